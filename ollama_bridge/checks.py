@@ -1,0 +1,127 @@
+"""System checks: ``manage.py check`` finds what is wrong with the settings before a visitor does.
+
+One function for each rule; none touches the network. ``manage.py check --tag ollama_bridge`` runs
+them alone. E001, E002, E003 and E005 are what ``conf.Settings.build`` would raise.
+"""
+
+from importlib import import_module
+from typing import Final
+
+from django.apps import apps
+from django.core import checks
+from django.utils.module_loading import import_string
+
+from . import conf
+
+TAG: Final = "ollama_bridge"
+ALLOW_ANY: Final = "rest_framework.permissions.AllowAny"
+
+
+def register() -> None:
+    for check in (
+        unknown_settings,
+        invalid_values,
+        permission_classes,
+        settings_are_a_dict,
+        rest_framework_is_installed,
+    ):
+        checks.register(check, TAG)
+    checks.register(exposed_key, TAG, checks.Tags.security)
+    checks.register(unverified_certificates, TAG, checks.Tags.security)
+    checks.register(open_without_throttle, TAG, checks.Tags.security, deploy=True)
+
+
+def unknown_settings(**_: object) -> list[checks.CheckMessage]:
+    """E001: a name that no setting has, most often a misspelt one."""
+    return _errors("unknown", "E001")
+
+
+def invalid_values(**_: object) -> list[checks.CheckMessage]:
+    """E002: a value that breaks its rule."""
+    return _errors("invalid", "E002")
+
+
+def exposed_key(**_: object) -> list[checks.CheckMessage]:
+    """E003: an API key that would travel over plain http to another machine."""
+    return _errors("exposed", "E003")
+
+
+def permission_classes(**_: object) -> list[checks.CheckMessage]:
+    """E004: a permission class that cannot be imported, or is none."""
+    return [
+        checks.Error(
+            f'PERMISSION_CLASSES: "{path}" {complaint}.',
+            hint='Type for example ["rest_framework.permissions.IsAuthenticated"].',
+            id="ollama_bridge.E004",
+        )
+        for path in conf.examine().values.get("PERMISSION_CLASSES", ())
+        if (complaint := _complaint(path))
+    ]
+
+
+def settings_are_a_dict(**_: object) -> list[checks.CheckMessage]:
+    """E005: ``OLLAMA_BRIDGE`` is something else than a dict."""
+    return _errors("not_a_dict", "E005")
+
+
+def unverified_certificates(**_: object) -> list[checks.CheckMessage]:
+    """W001: certificates are not verified, so that anybody on the way can read along."""
+    if conf.examine().values.get("VERIFY_SSL") is not False:
+        return []
+    return [
+        checks.Warning(
+            "VERIFY_SSL is False: anybody on the way can pose as the server and read the key.",
+            hint='Type "VERIFY_SSL": True, or the path of your own CA file in place of True.',
+            id="ollama_bridge.W001",
+        )
+    ]
+
+
+def open_without_throttle(**_: object) -> list[checks.CheckMessage]:
+    """W003: everybody may chat, as often as they like."""
+    values = conf.examine().values
+    permissions = values.get("PERMISSION_CLASSES", (ALLOW_ANY,))
+    is_open = not permissions or ALLOW_ANY in permissions
+    if not is_open or values.get("THROTTLE_RATE", "") is not None:
+        return []
+    return [
+        checks.Warning(
+            "PERMISSION_CLASSES lets everybody chat, and THROTTLE_RATE is None.",
+            hint='Type "THROTTLE_RATE": "60/min", or ask for a permission.',
+            id="ollama_bridge.W003",
+        )
+    ]
+
+
+def rest_framework_is_installed(**_: object) -> list[checks.CheckMessage]:
+    """W004: without its app, the pages of Django REST framework find no templates."""
+    if apps.is_installed("rest_framework"):
+        return []
+    return [
+        checks.Warning(
+            "Django REST framework is not in INSTALLED_APPS, so the HTTP API may not work.",
+            hint='Type "rest_framework" in INSTALLED_APPS.',
+            id="ollama_bridge.W004",
+        )
+    ]
+
+
+def _errors(kind: str, code: str) -> list[checks.CheckMessage]:
+    return [
+        checks.Error(problem.message, hint=problem.hint, id=f"ollama_bridge.{code}")
+        for problem in conf.problems()
+        if problem.kind == kind
+    ]
+
+
+def _complaint(path: str) -> str:
+    """Say what is wrong with the permission class at the path; "" if nothing is."""
+    try:
+        found = import_string(path)
+    except ImportError:
+        return "cannot be imported"
+    # Composed ones, such as IsAdminUser | ReadOnly, are operands. They are imported here, because
+    # Django loads this module before the apps are ready.
+    operand = import_module("rest_framework.permissions").OperandHolder
+    is_class = isinstance(found, type) and hasattr(found, "has_permission")
+    return "" if is_class or isinstance(found, operand) else "is not a permission class"

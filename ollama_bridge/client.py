@@ -1,0 +1,236 @@
+"""The client: one object for a process, used as ``from ollama_bridge import ollama_client``."""
+
+from __future__ import annotations
+
+import atexit
+import difflib
+import os
+import threading
+import weakref
+from dataclasses import fields
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from django.core.signals import setting_changed
+from django.dispatch import receiver
+from django.views.decorators.debug import sensitive_variables
+
+from . import conf
+from .circuits import CircuitBreaker, breaker_of, breakers_of
+from .context import current_request_id
+from .core import exchanges
+from .core.flow import Call
+from .core.protocol import ChatRequest, messages_of, options_of
+from .errors import without_frames
+from .rules import A_YEAR, Duration, InvalidError, Name, Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from types import TracebackType
+
+    from .core.health import HealthReport
+    from .core.routing import Router
+    from .core.types import ChatReply
+    from .engine import Engine
+
+T = TypeVar("T")
+
+_clients: weakref.WeakSet[OllamaClient] = weakref.WeakSet()
+
+
+class OllamaClient:
+    """Chats with the Ollama servers that the settings name. Thread-safe, fork-safe, lazy.
+
+    Usually you want ``ollama_client``, the one of the process. A client made by hand takes the
+    names of the settings in lower case, and the settings for what it is not given; but with a
+    ``base_url`` of its own it takes no ``API_KEY`` and no ``HEADERS`` from them::
+
+        with OllamaClient(base_url="http://10.0.0.5:11434", max_retries=0) as client:
+            client.chat("What is water?")
+
+    Nothing is opened before the first call. A change of settings (in tests, say) takes effect at
+    the next call, which begins with closed circuits.
+
+    Raises:
+        TypeError: an argument is not the name of a setting.
+        ImproperlyConfigured: at the first call, a setting is wrong.
+    """
+
+    def __init__(self, **overrides: object) -> None:
+        self._overrides = {_setting(name): value for name, value in overrides.items()}
+        if "BASE_URL" in self._overrides:  # a key is for its own server, and headers may hold one
+            self._overrides = {"API_KEY": None, "HEADERS": {}, **self._overrides}
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+        _clients.add(self)
+
+    def __repr__(self) -> str:
+        state = "idle" if self._engine is None else self._engine.router.default.name
+        return f"<OllamaClient {state}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @sensitive_variables()
+    def chat(
+        self,
+        message: str,
+        system_prompt: str | None = None,
+        *,
+        history: Iterable[Mapping[str, str]] = (),
+        model: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        options: Mapping[str, object] | None = None,
+        timeout: float | None = None,
+        keep_alive: str | float | None = None,
+    ) -> ChatReply:
+        """Ask a model, and return its whole answer.
+
+        Args:
+            message: what the user says.
+            system_prompt: how the model shall behave; None for the setting, "" for none at all.
+            history: what was said before, as ``{"role": …, "content": …}``, oldest first.
+            model: another model than the setting names.
+            temperature: how freely the model chooses, from 0.
+            max_tokens: the longest answer, in tokens (Ollama's option ``num_predict``).
+            options: further options of the model, over those of the settings.
+            timeout: seconds for everything together: waits, retries and the answer.
+            keep_alive: how long the model stays loaded, in seconds or as "5m".
+
+        Raises:
+            OllamaBridgeError: there is no answer; the class says whose fault it is.
+            TypeError, ValueError: an argument is wrong.
+            ImproperlyConfigured: a setting is wrong.
+        """
+        engine = self._running()
+        settings = engine.settings
+        if system_prompt is None:
+            system_prompt = settings.SYSTEM_PROMPT
+        keep_alive = _given("keep_alive", Duration(), keep_alive, '300 or "5m"')
+        try:
+            request = ChatRequest(
+                messages=messages_of(message, system_prompt, history),
+                options=options_of(
+                    settings.OPTIONS, options, temperature=temperature, max_tokens=max_tokens
+                ),
+                keep_alive=settings.KEEP_ALIVE if keep_alive is None else keep_alive,
+            )
+        except (TypeError, ValueError) as wrong:
+            raise without_frames(wrong) from None
+        call = Call(
+            request=request,
+            request_id=current_request_id(),
+            model=_given("model", Name(), model, '"llama3.2"'),
+            timeout=_seconds(timeout),
+            prompt_length=len(message),
+        )
+        return engine.answer(call, exchanges.whole)
+
+    def health_check(self, force: bool = False) -> HealthReport:
+        """Return whether the default endpoint and model can serve; truthy if they can.
+
+        A good report is kept for ``HEALTH_CACHE_SECONDS``, a bad one for 5 s at most; while it is
+        renewed others get the old one. ``force`` asks the server in any case. Moves no circuit.
+        """
+        return self._running().health.report(force=force)
+
+    @property
+    def circuit_breaker(self) -> CircuitBreaker:
+        """The circuit breaker of the default endpoint and model."""
+        return breaker_of(self._router)
+
+    @property
+    def circuit_breakers(self) -> dict[str, CircuitBreaker]:
+        """All circuit breakers by name: "endpoint" and, once called, "endpoint/model"."""
+        return breakers_of(self._router)
+
+    def close(self) -> None:
+        """Close idle connections and forget circuits. The next call starts afresh."""
+        with self._lock:
+            engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+
+    def _router(self) -> Router:
+        return self._running().router
+
+    def _running(self) -> Engine:
+        return self._engine or self._start()
+
+    def _start(self) -> Engine:
+        # Loads requests, which takes a while: not before somebody calls.
+        from .engine import Engine  # noqa: PLC0415
+
+        with self._lock:
+            if self._engine is None:
+                settings = (
+                    conf.Settings.build(self._overrides) if self._overrides else conf.current()
+                )
+                self._engine = Engine(settings)
+            return self._engine
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
+        if self._engine is not None:
+            self._engine.after_fork()
+
+
+ollama_client = OllamaClient()
+
+
+def _setting(argument: str) -> str:
+    names = [declared.name for declared in fields(conf.Settings)]
+    if argument.islower() and argument.upper() in names:
+        return argument.upper()
+    near = difflib.get_close_matches(argument.upper(), names, n=1)
+    hint = f". Did you mean {near[0].lower()!r}?" if near else ""
+    raise TypeError(f"OllamaClient() got an unexpected argument {argument!r}{hint}")
+
+
+def _given(name: str, rule: Rule[T], value: object, example: str) -> T | None:
+    """Return an argument as its rule has it; never quote it, it may be a prompt in its place."""
+    if value is None:
+        return None
+    try:
+        return rule.clean(value)
+    except InvalidError:
+        raise ValueError(f"{name} has a wrong value. Type for example {example}") from None
+
+
+def _seconds(timeout: float | None) -> float | None:
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
+    if not 0 < timeout <= A_YEAR:
+        raise ValueError("timeout must be more than 0 seconds, and at most a year")
+    return timeout
+
+
+@receiver(setting_changed)
+def _forget_settings(*, setting: str, **_: object) -> None:
+    if setting == conf.DICT:
+        _close_all()
+
+
+@atexit.register
+def _close_all() -> None:
+    for client in list(_clients):
+        client.close()
+
+
+def _after_fork() -> None:
+    for client in list(_clients):
+        client._after_fork()  # noqa: SLF001  # our own
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,109 @@
+"""What a flow asks of its driver, and what a driver reports when the network fails.
+
+A flow yields an action and is sent its result. When the network fails, the driver throws a
+``TransportFault`` into the flow instead: it says what happened, the core decides what that means.
+All times are moments on the monotonic clock, in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from .limiter import Ticket
+    from .types import Delta, Endpoint, Request
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Do a whole exchange by ``until``; the result is a ``Response``.
+
+    ``fresh`` asks for a new connection rather than one that was kept alive.
+    """
+
+    endpoint: Endpoint
+    request: Request
+    until: float
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Begin an exchange, closing the one before it; the result is a ``Head``."""
+
+    endpoint: Endpoint
+    request: Request
+    until: float
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Read what comes next of the open exchange by ``until``; ``b""`` is the end of its body."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Hand a piece of the answer to the caller."""
+
+    delta: Delta
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Let this many seconds pass."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait for a slot; the result tells whether it was granted by ``until``."""
+
+    ticket: Ticket
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """Exchange circuit state with the other processes, if there is a place where it is shared."""
+
+
+Action: TypeAlias = Send | Open | Read | Emit | Sleep | Wait | Sync
+Flow: TypeAlias = Generator[Action, Any, T]
+
+
+class FaultKind(Enum):
+    """How an exchange can fail below HTTP."""
+
+    UNRESOLVED = auto()  # the host has no address
+    REFUSED = auto()  # nobody listens
+    UNREACHABLE = auto()  # no way to the host, or the connect failed otherwise
+    CONNECT_TIMEOUT = auto()
+    TLS = auto()
+    PROXY = auto()
+    DROPPED = auto()  # the connection ended before the first byte of the response
+    CUT = auto()  # the connection ended inside the response
+    GARBLED = auto()  # what came is not HTTP
+    SILENT = auto()  # ``until`` passed before the first byte of the response
+    SLOW = auto()  # ``until`` passed inside the response
+    TOO_LARGE = auto()  # the body is larger than the endpoint allows
+
+
+class TransportFault(Exception):  # noqa: N818  # a report to the core, which makes the error of it
+    """What a driver throws into a flow.
+
+    ``detail`` is the operating system's word for it, ``seen`` names the exceptions it came from.
+    """
+
+    def __init__(self, kind: FaultKind, detail: str = "", seen: str = "") -> None:
+        super().__init__(kind, detail, seen)
+        self.kind = kind
+        self.detail = detail

@@ -1,0 +1,284 @@
+"""The circuit breaker: a state machine without clock, lock or I/O.
+
+Rules:
+
+1. ``state`` moves only when a caller is admitted or reports an outcome; reading it moves nothing.
+2. Every transition, reset and change of mode bumps ``generation``. An outcome that was admitted
+   under an older generation changes nothing: late results cannot close or open a circuit.
+3. Half-open admits one probe, under a lease. A probe that ends without an outcome (cancelled) gives
+   the lease back, one that is killed lets it expire; either way the next caller probes.
+4. ``mode`` lies over the automatic state and keeps it: ``auto``, ``forced_open``, ``disabled``.
+5. Refusals are never recorded.
+
+The caller holds the lock, and passes ``now`` from a monotonic clock, in seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from .events import CircuitClosed, CircuitOpened, CircuitProbing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .events import Event
+
+LONGEST_LEASE = 120.0
+LEASE_GRACE = 5.0
+_NEVER = float("-inf")
+_SETTLED = -1
+
+
+class State(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class Mode(StrEnum):
+    AUTO = "auto"
+    FORCED_OPEN = "forced_open"
+    DISABLED = "disabled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerPolicy:
+    """When a circuit opens, and for how long. Times are in seconds."""
+
+    enabled: bool = True
+    failure_threshold: int = 5
+    open_seconds: float = 5.0
+    recovery_timeout: float = 60.0
+    window: float = 60.0
+    window_visits: int = 20
+    window_ratio: float = 0.5
+
+
+class Permit:
+    """An admission, to be settled exactly once; settling it again changes nothing."""
+
+    __slots__ = ("generation",)
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+
+
+class Window:
+    """Counts of good and bad visits in the last ``seconds``, in ten buckets."""
+
+    BUCKETS = 10
+
+    __slots__ = ("_bad", "_epochs", "_good", "_width")
+
+    def __init__(self, seconds: float) -> None:
+        self._width = seconds / self.BUCKETS
+        self.clear()
+
+    def clear(self) -> None:
+        self._epochs = [-self.BUCKETS] * self.BUCKETS
+        self._good = [0] * self.BUCKETS
+        self._bad = [0] * self.BUCKETS
+
+    def add(self, now: float, *, bad: bool) -> None:
+        epoch = int(now / self._width)
+        slot = epoch % self.BUCKETS
+        if self._epochs[slot] != epoch:
+            self._epochs[slot], self._good[slot], self._bad[slot] = epoch, 0, 0
+        (self._bad if bad else self._good)[slot] += 1
+
+    def totals(self, now: float) -> tuple[int, int]:
+        """Return (bad visits, all visits) of the window that ends now."""
+        oldest = int(now / self._width) - self.BUCKETS
+        live = [slot for slot, epoch in enumerate(self._epochs) if epoch > oldest]
+        bad = sum(self._bad[slot] for slot in live)
+        return bad, bad + sum(self._good[slot] for slot in live)
+
+
+class Breaker:
+    """One circuit.
+
+    ``random()`` is uniform in [0, 1) and only ever shortens an open time. ``report`` is told of
+    transitions while the lock is held, so it may only take note.
+    """
+
+    __slots__ = (
+        "_closed_at",
+        "_leased",
+        "_openings",
+        "_policy",
+        "_random",
+        "_report",
+        "_state",
+        "_until",
+        "_window",
+        "failures",
+        "generation",
+        "last_error",
+        "mode",
+        "name",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        policy: BreakerPolicy,
+        random: Callable[[], float],
+        report: Callable[[Event], None],
+    ) -> None:
+        self.name = name
+        self._policy = policy
+        self._random = random
+        self._report = report
+        self._window = Window(policy.window)
+        self._state = State.CLOSED
+        self._until = 0.0  # end of the open time, or of the probe's lease
+        self._leased = False
+        self._openings = 0
+        self._closed_at = _NEVER
+        self.failures = 0
+        self.generation = 0
+        self.last_error = ""
+        self.mode = Mode.AUTO if policy.enabled else Mode.DISABLED
+
+    @property
+    def state(self) -> State:
+        if self.mode is Mode.AUTO:
+            return self._state
+        return State.OPEN if self.mode is Mode.FORCED_OPEN else State.CLOSED
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it is closed without failures, so that little is lost with it."""
+        return self._state is State.CLOSED and not self.failures
+
+    def admits(self, now: float) -> bool:
+        """Tell whether a caller would be admitted now. A pure read."""
+        if self.mode is not Mode.AUTO:
+            return self.mode is Mode.DISABLED
+        if self._state is State.CLOSED:
+            return True
+        # Open until its time is over; half-open unless a probe is under way, within its lease.
+        is_held = self._state is State.OPEN or self._leased
+        return not is_held or now >= self._until
+
+    def retry_after(self, now: float) -> float | None:
+        """Return the seconds until a try makes sense, or None where that is not known.
+
+        While a probe is under way nobody knows how long it takes, so this says one open time
+        at most, rather than the whole of its lease.
+        """
+        if self.mode is not Mode.AUTO or self._state is State.CLOSED:
+            return None
+        left = max(0.0, self._until - now)
+        if self._state is State.OPEN:
+            return left
+        return min(left, self._policy.open_seconds) if self._leased else 0.0
+
+    def admit(self, now: float, left: float) -> Permit:
+        """Admit a caller who has ``left`` seconds; only where ``admits(now)`` is true.
+
+        Under an open or half-open circuit this caller is the probe.
+        """
+        if self.mode is Mode.DISABLED:
+            return Permit(_SETTLED)
+        if self._state is not State.CLOSED:
+            if self._state is State.OPEN:
+                self._report(CircuitProbing(circuit=self.name))
+            self._move(State.HALF_OPEN, now + min(left, LONGEST_LEASE) + LEASE_GRACE)
+            self._leased = True
+        return Permit(self.generation)
+
+    def is_current(self, permit: Permit) -> bool:
+        """Tell whether an outcome under this permit would still count."""
+        return permit.generation == self.generation
+
+    def succeed(self, permit: Permit, now: float) -> None:
+        if not self._settle(permit):
+            return
+        if self._state is State.HALF_OPEN:
+            self._close(now)
+            self._report(CircuitClosed(circuit=self.name))
+        else:
+            self.failures = 0
+            self._window.add(now, bad=False)
+
+    def fail(self, permit: Permit, now: float, error: str) -> None:
+        if not self._settle(permit):
+            return
+        self.failures += 1
+        self.last_error = error
+        if self._state is State.HALF_OPEN:
+            self._open(now, self.failures)
+            return
+        self._window.add(now, bad=True)
+        if failed := self._tripped_by(now):
+            if now - self._closed_at >= self._policy.window:
+                self._openings = 0
+            self._open(now, failed)
+
+    def release(self, permit: Permit) -> None:
+        """Settle without an outcome: cancelled, or neither good nor bad."""
+        if self._settle(permit) and self._state is State.HALF_OPEN:
+            self._leased = False
+
+    def forget_probe(self) -> None:
+        """Let the next caller probe: whoever holds the lease will not be heard of again."""
+        self._leased = False
+
+    def reset(self, now: float) -> None:
+        """Return to ``auto`` and closed, with nothing remembered but the last error."""
+        self.mode = Mode.AUTO if self._policy.enabled else Mode.DISABLED
+        self._openings = 0
+        self._close(now)
+        self._closed_at = _NEVER
+
+    def set_mode(self, mode: Mode) -> None:
+        self.mode = mode
+        self.generation += 1
+        self._leased = False
+
+    def _settle(self, permit: Permit) -> bool:
+        current = permit.generation == self.generation
+        permit.generation = _SETTLED
+        return current
+
+    def _tripped_by(self, now: float) -> int:
+        """Return the number of failures that is too many, 0 if they are not."""
+        if self.failures >= self._policy.failure_threshold:
+            return self.failures
+        bad, visits = self._window.totals(now)
+        too_many = (
+            visits >= self._policy.window_visits and bad >= self._policy.window_ratio * visits
+        )
+        return bad if too_many else 0
+
+    def _open(self, now: float, failures: int) -> None:
+        longest = self._policy.recovery_timeout
+        # 2.0 ** 64 open times are longer than any longest; beyond 1023 the power would overflow.
+        full = min(longest, self._policy.open_seconds * 2.0 ** min(self._openings, 64))
+        self._openings += 1
+        seconds = full * (1.0 - self._random() / 2.0)
+        self._move(State.OPEN, now + seconds)
+        self._report(
+            CircuitOpened(
+                circuit=self.name,
+                failures=failures,
+                seconds=seconds,
+                last_error=self.last_error,
+            )
+        )
+
+    def _close(self, now: float) -> None:
+        self._move(State.CLOSED, 0.0)
+        self._closed_at = now
+        self.failures = 0
+        self._window.clear()
+
+    def _move(self, state: State, until: float) -> None:
+        self._state = state
+        self._until = until
+        self._leased = False
+        self.generation += 1

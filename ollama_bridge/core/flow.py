@@ -1,0 +1,325 @@
+"""How a call goes, as generators that decide and never act.
+
+::
+
+    deadline -> for each target: Sync if due -> refused? -> slot -> permits -> attempts -> outcome
+             -> the answer, or the next target, or give up with all that was tried
+
+A flow yields actions and is sent their results; a ``TransportFault`` is thrown into it where the
+network failed. Drivers perform: ``transports.blocking`` with requests, later one with aiohttp. So
+there is one place that retries, fails over, breaks, waits and counts.
+
+A flow reads only the clock it is given. It cannot yield while it is being closed, so what must be
+cleaned up is cleaned up by ``Visit``, which never blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from ..errors import (
+    AllEndpointsFailed,
+    CircuitOpen,
+    OllamaBridgeError,
+    Overloaded,
+)
+from .actions import FaultKind, Flow, Sleep, Sync, TransportFault, Wait
+from .deadline import Deadline
+from .diagnosis import from_fault
+from .events import AttemptRepeated, CallAnswered, CallFailed, CallRefused, CallStarted
+from .outcome import is_of_the_request
+from .types import Attempt, ChatReply
+from .visit import Visit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .limiter import Ticket
+    from .protocol import Answer, ChatRequest
+    from .routing import Router
+    from .types import Request, Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What a caller wants. Times are in seconds.
+
+    ``model`` is None for each endpoint's own, ``timeout`` is None for what the settings grant;
+    ``chunk_timeout`` bounds the silences of a stream after its first piece.
+    """
+
+    request: ChatRequest
+    request_id: str
+    model: str | None = None
+    timeout: float | None = None
+    chunk_timeout: float = 30.0
+    prompt_length: int = 0
+
+
+class Trip:
+    """A call under way: its deadline, and everything that was tried so far."""
+
+    def __init__(self, router: Router, call: Call) -> None:
+        self.router = router
+        self.call = call
+        self.started = self.now()
+        configured = router.default.endpoint.timeout
+        granted = configured if call.timeout is None else call.timeout
+        self.deadline = Deadline.after(granted, now=self.started, configured=configured)
+        self.attempts: list[Attempt] = []
+        self.repeats = 0
+        self.sent = False
+
+    def now(self) -> float:
+        return self.router.clock.monotonic()
+
+    def wall(self) -> float:
+        return self.router.clock.wall()
+
+    def left(self) -> float:
+        return self.deadline.left(self.now())
+
+    def is_too_late(self, delay: float) -> bool:
+        """Tell whether an attempt after a delay would hardly begin before the end.
+
+        Being cut off at once, it would only hide what really failed before it.
+        """
+        return delay + min(1.0, self.deadline.seconds / 10) >= self.left()
+
+    def note(self, target: Target, since: float, error: OllamaBridgeError | None = None) -> None:
+        attempt = Attempt(
+            endpoint=target.endpoint.name,
+            model=target.model,
+            code=error.code if error else "",
+            status=error.status if error else 200,
+            seconds=self.now() - since,
+        )
+        self.attempts.append(attempt)
+
+
+class Exchange(Protocol):
+    """One request to one endpoint, on a ``fresh`` connection if need be: see ``exchanges``."""
+
+    def __call__(
+        self, trip: Trip, visit: Visit, request: Request, *, fresh: bool
+    ) -> Flow[Answer]: ...
+
+
+def answer(router: Router, call: Call, exchange: Exchange) -> Flow[ChatReply]:
+    """Answer a call, or raise what stands in the way.
+
+    Raises:
+        OllamaBridgeError: with everything that was tried in ``attempts``.
+    """
+    trip = Trip(router, call)
+    targets = router.targets(call.model)
+    router.observe(
+        CallStarted(
+            prompt_length=call.prompt_length,
+            endpoint=targets[0].endpoint.name,
+            model=targets[0].model,
+            request_id=call.request_id,
+        )
+    )
+    try:
+        target, found = yield from _first_answer(trip, targets, exchange)
+    except OllamaBridgeError as error:
+        error.attempts = tuple(trip.attempts)
+        router.observe(_ended(trip, error))
+        raise
+    return _reply(trip, target, found)
+
+
+def _ended(trip: Trip, error: OllamaBridgeError) -> CallFailed | CallRefused:
+    if not trip.sent:
+        return CallRefused(error=error, request_id=trip.call.request_id)
+    return CallFailed(
+        repeats=trip.repeats,
+        seconds=trip.now() - trip.started,
+        error=error,
+        request_id=trip.call.request_id,
+    )
+
+
+def _first_answer(
+    trip: Trip, targets: Sequence[Target], exchange: Exchange
+) -> Flow[tuple[Target, Answer]]:
+    errors: list[OllamaBridgeError] = []
+    for target in targets:
+        if trip.router.home.is_due(trip.now()):
+            yield Sync()
+        try:
+            return target, (yield from _visit(trip, target, exchange))
+        except OllamaBridgeError as error:
+            if is_of_the_request(error) or len(targets) == 1:
+                raise
+            errors.append(error)
+        if not trip.left():
+            break
+    raise merged(errors)
+
+
+def merged(errors: Sequence[OllamaBridgeError]) -> OllamaBridgeError:
+    """Return the one error that stands for several: the last, if all are of its class."""
+    *_, last = errors
+    waits = [error.retry_after for error in errors if error.retry_after is not None]
+    if all(type(error) is type(last) for error in errors):
+        last.retry_after = min(waits, default=None)
+        return last
+    told = "; ".join(f"{error.endpoint}: {error}" for error in errors)
+    all_failed = AllEndpointsFailed(
+        f"All endpoints failed. {told}", model=last.model, retry_after=min(waits, default=None)
+    )
+    all_failed.__cause__ = last
+    return all_failed
+
+
+def _visit(trip: Trip, target: Target, exchange: Exchange) -> Flow[Answer]:
+    request = trip.call.request.to(target.model)
+    with _enter(trip, target) as visit:
+        yield from _slot(trip, visit.ticket, target)
+        _admit(trip, visit)
+        number = 0
+        while True:
+            number += 1
+            try:
+                return (yield from _attempt(trip, visit, request, exchange))
+            except OllamaBridgeError as error:
+                visit.cool_down(error)
+                delay = _repeat_after(trip, visit, number, error)
+                if delay is None:
+                    raise
+                failed = error.with_traceback(None)
+            yield from _pause(trip, visit, delay, failed)
+            yield from _slot(trip, visit.resume(), target)
+            _readmit(visit, failed)
+
+
+def _enter(trip: Trip, target: Target) -> Visit:
+    since = trip.now()
+    try:
+        return Visit(trip.router, target, trip.deadline)
+    except OllamaBridgeError as refusal:
+        trip.note(target, since, refusal)
+        raise
+
+
+def _admit(trip: Trip, visit: Visit) -> None:
+    since = trip.now()
+    try:
+        visit.admit()
+    except CircuitOpen as refusal:  # opened while the call waited for its slot
+        trip.note(visit.target, since, refusal)
+        raise
+
+
+def _pause(trip: Trip, visit: Visit, delay: float, failed: OllamaBridgeError) -> Flow[None]:
+    """Sleep without a slot, and on while the endpoint cools down for what others were told."""
+    visit.pause()
+    while True:
+        yield Sleep(delay)
+        delay = trip.router.cooldown(visit.target.endpoint)
+        if not delay:
+            return
+        if trip.is_too_late(delay):
+            failed.retry_after = delay
+            raise failed
+
+
+def _readmit(visit: Visit, failed: OllamaBridgeError) -> None:
+    """Go on, unless a circuit opened meanwhile: then what failed is what there is to say."""
+    try:
+        visit.admit()
+    except CircuitOpen as refusal:
+        failed.retry_after = refusal.retry_after
+        raise failed from None
+
+
+def _slot(trip: Trip, ticket: Ticket, target: Target) -> Flow[None]:
+    since = trip.now()
+    if ticket.granted or (yield Wait(ticket, trip.deadline.end)):
+        return
+    error = Overloaded(
+        f"Too many calls wait for {target.name}. Send fewer at once, or give them more time",
+        endpoint=target.endpoint.name,
+        model=target.model,
+    )
+    trip.note(target, since, error)
+    raise error
+
+
+def _attempt(trip: Trip, visit: Visit, request: Request, exchange: Exchange) -> Flow[Answer]:
+    since = trip.now()
+    trip.sent = True
+    try:
+        found = yield from _replayed(trip, visit, request, exchange)
+    except TransportFault as fault:
+        error = from_fault(fault, visit.target, phase="total")
+        trip.note(visit.target, since, error)
+        raise error from fault
+    except OllamaBridgeError as error:
+        trip.note(visit.target, since, error)
+        raise
+    trip.note(visit.target, since)
+    return found
+
+
+def _replayed(trip: Trip, visit: Visit, request: Request, exchange: Exchange) -> Flow[Answer]:
+    """Replay, once per visit and for free, what was lost with a connection that just ended.
+
+    A server closes kept connections when it likes, so the next request on one may find it gone.
+    """
+    try:
+        return (yield from exchange(trip, visit, request, fresh=False))
+    except TransportFault as fault:
+        if fault.kind is not FaultKind.DROPPED or not visit.may_replay():
+            raise
+    return (yield from exchange(trip, visit, request, fresh=True))
+
+
+def _repeat_after(trip: Trip, visit: Visit, number: int, error: OllamaBridgeError) -> float | None:
+    """Return the seconds to wait before the next attempt, or None to give up here."""
+    router, policy = trip.router, visit.target.endpoint.retry
+    if number > policy.max_retries or not policy.repeats(error):
+        return None
+    delay = error.retry_after
+    if delay is None:
+        delay = policy.delay(number, router.uniform)
+    if trip.is_too_late(delay) or not visit.may_repeat():
+        return None
+    trip.repeats += 1
+    router.observe(
+        AttemptRepeated(
+            number=number,
+            most=1 + policy.max_retries,
+            delay=delay,
+            error=error,
+            request_id=trip.call.request_id,
+        )
+    )
+    return delay
+
+
+def _reply(trip: Trip, target: Target, found: Answer) -> ChatReply:
+    reply = ChatReply(
+        found.text,
+        model=found.model or target.model,
+        endpoint=target.endpoint.name,
+        usage=found.usage,
+        latency=trip.now() - trip.started,
+        done_reason=found.done_reason,
+        attempts=tuple(trip.attempts),
+        request_id=trip.call.request_id,
+        thinking=found.thinking,
+        tool_calls=found.tool_calls,
+    )
+    trip.router.observe(
+        CallAnswered(
+            seconds=reply.latency,
+            endpoint=reply.endpoint,
+            model=target.model,  # as we name it: a reply may say anything
+            request_id=reply.request_id,
+        )
+    )
+    return reply

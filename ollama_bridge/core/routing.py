@@ -1,0 +1,305 @@
+"""Where calls go, and what the process knows about the places: circuits, cooldowns, budgets, slots.
+
+One lock guards all of it. It is held over pure code only: never over a ``yield``, an ``await``, a
+callback or I/O. What is to be reported is reported after it is released.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import CircuitOpen, OllamaBridgeError, QuotaExhausted, RateLimited
+from .breaker import Breaker, Mode, State
+from .limiter import Limiter
+from .retry import RetryBudget
+from .types import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from .deadline import Clock
+    from .events import Event, Observer
+    from .types import Endpoint
+
+_MOST_MODELS = 256
+_PAUSING = (429, 503)  # the statuses that may ask the whole endpoint for a pause
+_SEVERITY = (State.CLOSED, State.HALF_OPEN, State.OPEN)
+
+
+class Home(Protocol):
+    """Where circuit state is shared between processes; see ``state``."""
+
+    def is_due(self, now: float) -> bool:
+        """Tell whether it is time to read and flush, at this monotonic moment in seconds."""
+
+    def exchange(self) -> None:
+        """Read and flush. Called by a driver, for a ``Sync``; may block, must not raise."""
+
+
+class Place:
+    """What the process knows about one endpoint."""
+
+    def __init__(
+        self, endpoint: Endpoint, random: Callable[[], float], report: Callable[[Event], None]
+    ) -> None:
+        self.endpoint = endpoint
+        self.breaker = Breaker(endpoint.name, endpoint.breaker, random, report)
+        self.models: dict[str, Breaker] = {}
+        self.budget = RetryBudget()
+        self.limiter = Limiter()
+        self.cooldown_until = 0.0
+        self._cooldown_error: type[RateLimited] = RateLimited
+        self._random = random
+        self._report = report
+
+    def circuits(self, model: str) -> tuple[Breaker, Breaker]:
+        """Return the two circuits that a call to this model must pass: endpoint's and model's."""
+        found = self.models.get(model)
+        if found is None:
+            self._forget_models()
+            name = f"{self.endpoint.name}/{model}"
+            found = Breaker(name, self.endpoint.breaker, self._random, self._report)
+            found.mode = self.breaker.mode
+            self.models[model] = found
+        return self.breaker, found
+
+    def cool_down(self, error: OllamaBridgeError, now: float) -> None:
+        """Heed a 429 or 503 that asks for a pause; a later, shorter one does not shorten it."""
+        if error.status not in _PAUSING or not error.retry_after:
+            return
+        if now + error.retry_after > self.cooldown_until:
+            self.cooldown_until = now + error.retry_after
+            quota = isinstance(error, QuotaExhausted)
+            self._cooldown_error = QuotaExhausted if quota else RateLimited
+
+    def refuse_cooling(self, target: Target, now: float) -> None:
+        """Refuse a call while the endpoint cools down.
+
+        Raises:
+            RateLimited, QuotaExhausted: with the seconds until a try makes sense.
+        """
+        left = self.cooldown_until - now
+        if left > 0:
+            raise self._cooldown_error(
+                f"The server at {self.endpoint.base_url} asked for a pause. "
+                f"Next try in {math.ceil(left)} s",
+                endpoint=target.endpoint.name,
+                model=target.model,
+                retry_after=left,
+            )
+
+    def after_fork(self) -> None:
+        """In a forked child nothing is in flight, and a probe is the parent's."""
+        self.limiter = Limiter()
+        for found in (self.breaker, *self.models.values()):
+            found.forget_probe()
+
+    def _forget_models(self) -> None:
+        """Bound the memory of names that may come from visitors: drop the oldest idle circuits."""
+        if len(self.models) >= _MOST_MODELS:
+            idle = [
+                name
+                for name, found in self.models.items()
+                if found.is_quiet
+                and found.mode is self.breaker.mode
+                and name != self.endpoint.model
+            ]
+            for name in idle[: _MOST_MODELS // 2]:
+                del self.models[name]
+
+
+def refuse_open(target: Target, circuits: Iterable[Breaker], now: float) -> None:
+    """Refuse a call where a circuit does not admit it.
+
+    Raises:
+        CircuitOpen: with the longest of the waits, None where an operator forced it open.
+    """
+    closed_to_us = [found for found in circuits if not found.admits(now)]
+    if not closed_to_us:
+        return
+    waits = [found.retry_after(now) for found in closed_to_us]
+    known = [wait for wait in waits if wait is not None]
+    after = max(known) if len(known) == len(waits) else None
+    raise CircuitOpen(
+        refusal_sentence(after),
+        endpoint=target.endpoint.name,
+        model=target.model,
+        retry_after=after,
+    )
+
+
+def refusal_sentence(seconds: float | None) -> str:
+    """Say that a circuit is open; ``seconds`` until the next try, None for an operator's will."""
+    when = "An operator has opened it" if seconds is None else f"Next try in {math.ceil(seconds)} s"
+    return f"Circuit breaker is OPEN - service unavailable. {when}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitFacts:
+    """A circuit as it was when asked. ``retry_after`` is in seconds, None where not known."""
+
+    name: str
+    state: State
+    mode: Mode
+    failures: int
+    generation: int
+    retry_after: float | None
+    last_error: str
+
+
+class Router:
+    """All endpoints of the process. Thread-safe."""
+
+    def __init__(
+        self,
+        endpoints: Iterable[Endpoint],
+        *,
+        clock: Clock,
+        random: Callable[[], float],
+        observe: Observer,
+        home: Home,
+    ) -> None:
+        self.home = home
+        self.clock = clock
+        self.random = random
+        self.observe = observe
+        self.lock: Any = threading.RLock()
+        self._owed: deque[Callable[[], None]] = deque()
+        self._news: list[Event] = []
+        self._places = {found.name: Place(found, random, self._news.append) for found in endpoints}
+
+    @property
+    def default(self) -> Target:
+        """Where a call goes that asks for nothing else."""
+        endpoint = next(iter(self._places.values())).endpoint
+        return Target(endpoint, endpoint.model)
+
+    def targets(self, model: str | None) -> Sequence[Target]:
+        """Return the targets of a call, in the order in which they are tried."""
+        return [
+            Target(place.endpoint, model or place.endpoint.model) for place in self._places.values()
+        ]
+
+    def place(self, endpoint: Endpoint) -> Place:
+        return self._places[endpoint.name]
+
+    def uniform(self, low: float, high: float) -> float:
+        return low + (high - low) * self.random()
+
+    def soon(self, work: Callable[[], None]) -> None:
+        """Do some work under the lock, now or as soon as this thread has left it.
+
+        The collector may close an abandoned generator at any moment, also while this very thread
+        is inside the lock. Its cleanup must neither wait for the lock nor see a half-made change.
+        """
+        if self.lock._is_owned():  # noqa: SLF001  # as threading.Condition asks
+            self._owed.append(work)
+            return
+        with self.lock:
+            work()
+        self.report()
+
+    def report(self) -> None:
+        """Do what is owed and tell the observer what happened; to be called without the lock."""
+        if self._owed:
+            with self.lock:
+                while self._owed:
+                    self._owed.popleft()()
+        if not self._news:
+            return
+        with self.lock:
+            news = self._news.copy()
+            self._news.clear()
+        for event in news:
+            self.observe(event)
+
+    def named(self) -> Mapping[str, Target]:
+        """Return the name of every circuit, with a target that must pass it.
+
+        The names are "endpoint" and, once it was called, "endpoint/model".
+        """
+        with self.lock:
+            targets: dict[str, Target] = {}
+            for name, place in self._places.items():
+                targets[name] = Target(place.endpoint, place.endpoint.model)
+                for model in place.models:
+                    targets[f"{name}/{model}"] = Target(place.endpoint, model)
+            return targets
+
+    def facts(self, name: str) -> CircuitFacts:
+        """Return how the circuit of this name is.
+
+        Raises:
+            KeyError: there is no such endpoint.
+        """
+        with self.lock:
+            return _facts(self._under(name)[0], self.clock.monotonic())
+
+    def worse(self, target: Target) -> CircuitFacts:
+        """Return how the worse of a target's two circuits is, with the generations of both."""
+        with self.lock:
+            now = self.clock.monotonic()
+            both = self.place(target.endpoint).circuits(target.model)
+            generation = sum(found.generation for found in both)
+            return replace(_facts(max(both, key=_severity), now), generation=generation)
+
+    def cooldown(self, endpoint: Endpoint) -> float:
+        """Return the seconds for which an endpoint cools down, 0 if it does not."""
+        return max(0.0, self.place(endpoint).cooldown_until - self.clock.monotonic())
+
+    def reset(self, name: str) -> None:
+        """Return a circuit to ``auto`` and closed.
+
+        An endpoint's takes those of its models along, and ends a cooldown.
+
+        Raises:
+            KeyError: there is no such endpoint.
+        """
+        with self.lock:
+            if name in self._places:
+                self._places[name].cooldown_until = 0.0
+            for found in self._under(name):
+                found.reset(self.clock.monotonic())
+        self.report()
+
+    def set_mode(self, name: str, mode: Mode) -> None:
+        """Lay a mode over a circuit; an endpoint's applies to those of its models too.
+
+        Raises:
+            KeyError: there is no such endpoint.
+        """
+        with self.lock:
+            for found in self._under(name):
+                found.set_mode(mode)
+        self.report()
+
+    def after_fork(self) -> None:
+        """In a forked child nobody holds the lock and nothing is in flight; keep what is known."""
+        self.lock = threading.RLock()
+        for place in self._places.values():
+            place.after_fork()
+
+    def _under(self, name: str) -> Sequence[Breaker]:
+        endpoint, slash, model = name.partition("/")
+        place = self._places[endpoint]
+        return place.circuits(model)[1:] if slash else [place.breaker, *place.models.values()]
+
+
+def _severity(found: Breaker) -> tuple[int, int]:
+    return _SEVERITY.index(found.state), found.failures
+
+
+def _facts(found: Breaker, now: float) -> CircuitFacts:
+    return CircuitFacts(
+        name=found.name,
+        state=found.state,
+        mode=found.mode,
+        failures=found.failures,
+        generation=found.generation,
+        retry_after=found.retry_after(now),
+        last_error=found.last_error,
+    )

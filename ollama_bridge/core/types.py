@@ -1,0 +1,217 @@
+"""The values that travel through the core: frozen, and silent about prompts, answers and keys."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..errors import OllamaBridgeError
+    from .breaker import BreakerPolicy
+    from .retry import RetryPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One request to one endpoint, or the refusal of it; ``code`` is "" where it was answered."""
+
+    endpoint: str
+    model: str
+    code: str
+    status: int | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens counted by the server; 0 where it left them out."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    def to_dict(self) -> dict[str, int]:
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.total_tokens,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Endpoint:
+    """One Ollama server as the settings describe it. Times are in seconds, sizes in bytes."""
+
+    name: str
+    base_url: str
+    model: str
+    api_key: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    proxy: str | None = field(default=None, repr=False)
+    verify: bool | str = True
+    timeout: float
+    connect_timeout: float
+    max_response_bytes: int
+    pool_maxsize: int
+    retry: RetryPolicy
+    breaker: BreakerPolicy
+
+    @property
+    def is_secure(self) -> bool:
+        return self.base_url.startswith("https:")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a call goes: an endpoint, and the model's name there."""
+
+    endpoint: Endpoint
+    model: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.endpoint.name}/{self.model}"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An HTTP request of the Ollama API, relative to an endpoint's base URL."""
+
+    method: str
+    path: str
+    body: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The beginning of an HTTP response. ``headers`` finds names in any case."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Response(Head):
+    """A whole HTTP response."""
+
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of a streamed answer: its next text, or the next of its thinking."""
+
+    text: str = field(default="", repr=False)
+    thinking: str = field(default="", repr=False)
+
+
+class ChatReply(str):
+    """The text of an answer, which is a ``str``, with read-only facts about how it came.
+
+    Equality, hash and repr are those of ``str``. It pickles and copies. With tool calls only,
+    the text is empty: test ``reply.tool_calls``.
+
+    Attributes:
+        model: the model's name as the server gave it.
+        endpoint: name of the endpoint that answered.
+        source: "ollama", "fallback" or "cache".
+        reliability: "high", or "low" for a fallback.
+        usage: tokens, see ``Usage``.
+        latency: seconds from the call to the answer, with every wait and retry.
+        done_reason: "stop", "length", "load" or "unload".
+        truncated: whether our own bounds ended the answer.
+        attempts: every attempt, oldest first; the last one answered.
+        request_id: the identifier that the logs carry.
+        thinking: what a thinking model thought.
+        tool_calls: what the model wants called.
+        error: why this is a fallback, else None.
+    """
+
+    model: str
+    endpoint: str
+    source: str
+    reliability: str
+    usage: Usage
+    latency: float
+    done_reason: str
+    truncated: bool
+    attempts: tuple[Attempt, ...]
+    request_id: str
+    thinking: str
+    tool_calls: tuple[Mapping[str, Any], ...]
+    error: OllamaBridgeError | None
+
+    __slots__ = (
+        "attempts",
+        "done_reason",
+        "endpoint",
+        "error",
+        "latency",
+        "model",
+        "reliability",
+        "request_id",
+        "source",
+        "thinking",
+        "tool_calls",
+        "truncated",
+        "usage",
+    )
+
+    def __new__(
+        cls,
+        text: str = "",
+        *,
+        model: str = "",
+        endpoint: str = "",
+        source: str = "ollama",
+        reliability: str = "high",
+        usage: Usage | None = None,
+        latency: float = 0.0,
+        done_reason: str = "",
+        truncated: bool = False,
+        attempts: tuple[Attempt, ...] = (),
+        request_id: str = "",
+        thinking: str = "",
+        tool_calls: tuple[Mapping[str, Any], ...] = (),
+        error: OllamaBridgeError | None = None,
+    ) -> Self:
+        self = super().__new__(cls, text)
+        facts = (
+            *(attempts, done_reason, endpoint, error, latency, model, reliability, request_id),
+            *(source, thinking, tool_calls, truncated, usage or Usage()),
+        )
+        for name, value in zip(cls.__slots__, facts, strict=True):
+            super(ChatReply, self).__setattr__(name, value)
+        return self
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a ChatReply is read-only: cannot set {name!r}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a ChatReply is read-only: cannot delete {name!r}")
+
+    def _facts(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild_reply, (type(self), str(self), self._facts())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return text and facts as plain JSON values; ``error`` becomes its code."""
+        return {
+            **self._facts(),
+            "text": str(self),
+            "usage": self.usage.to_dict(),
+            "attempts": [asdict(attempt) for attempt in self.attempts],
+            "tool_calls": [dict(call) for call in self.tool_calls],
+            "error": self.error.code if self.error else None,
+        }
+
+
+def _rebuild_reply(cls: type[ChatReply], text: str, facts: dict[str, Any]) -> ChatReply:
+    return cls(text, **facts)

@@ -1,0 +1,192 @@
+"""One call's stay at one endpoint."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Self
+
+from ..errors import OllamaBridgeError, Timeout
+from .breaker import State
+from .outcome import Blame, blame
+from .routing import refuse_open
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .breaker import Breaker, Permit
+    from .deadline import Deadline
+    from .limiter import Ticket
+    from .routing import Router
+    from .types import Target
+
+# A caller who has waited elsewhere may leave an endpoint too little time to be blamed for it.
+_FAIR_SHARE = 0.5
+
+# The visit under whose permits a caller's own code runs, see ``CircuitBreaker.call``.
+riding: ContextVar[Visit | None] = ContextVar("ollama_bridge.riding", default=None)
+
+
+class Visit:
+    """A slot, the permits of two circuits, and one outcome for all attempts together.
+
+    Use it as a context manager: however the block ends, each permit is settled exactly once and the
+    slot is given back. An ``OllamaBridgeError`` counts as ``blame`` says; a cancel, or any other
+    end, is neutral. Nothing in here blocks, so that a generator which is being closed may leave.
+
+    Inside ``CircuitBreaker.call`` a visit to the same endpoint rides on the permits of that call,
+    which counts the outcome: it would else be refused by its own probe, and count everything twice.
+
+    Raises:
+        CircuitOpen, RateLimited, QuotaExhausted: at entry, refused without a request.
+    """
+
+    def __init__(self, router: Router, target: Target, deadline: Deadline) -> None:
+        self.target = target
+        self._router = router
+        self._deadline = deadline
+        self._place = router.place(target.endpoint)
+        self._repeats = 0
+        self._may_replay = True
+        self._patience = 0.0
+        self._permits: tuple[Permit, Permit] | None = None
+        outer = riding.get()
+        self._rides = outer is not None and outer._place is self._place  # noqa: SLF001  # our own
+        with router.lock:
+            now = router.clock.monotonic()
+            self._circuits = self._place.circuits(target.model)
+            self._place.refuse_cooling(target, now)
+            if not self._rides:
+                refuse_open(target, self._circuits, now)
+            self._place.budget.earn()
+            self.ticket = self._place.limiter.enter()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._router.soon(lambda: self._leave(error))
+
+    def __del__(self) -> None:
+        """Leave, if an interrupt kept the block from doing so."""
+        if getattr(self, "ticket", None) is not None and (self.ticket.granted or self._permits):
+            self._router.soon(lambda: self._leave(GeneratorExit()))
+
+    def admit(self) -> None:
+        """Take the permits, or keep them while they still count; with a granted slot.
+
+        Raises:
+            CircuitOpen: a circuit has opened since.
+        """
+        with self._router.lock:
+            self._admit(self._router.clock.monotonic())
+        self._router.report()
+
+    def pause(self) -> None:
+        """Give the slot back, before a sleep."""
+        with self._router.lock:
+            self._place.limiter.leave(self.ticket)
+
+    def resume(self) -> Ticket:
+        """Queue for a slot again, after a sleep."""
+        with self._router.lock:
+            self.ticket = self._place.limiter.enter()
+        return self.ticket
+
+    def prove(self) -> None:
+        """Let a probe decide at its first good byte: the circuits close for everybody.
+
+        What becomes of the rest of the answer is an outcome of its own, under new permits.
+        """
+        with self._router.lock:
+            now = self._router.clock.monotonic()
+            if not all(found.state is State.CLOSED for found in self._circuits):
+                self._settle(None, now)
+                self._admit(now)
+        self._router.report()
+
+    def fail(self, whom: Blame, error: str) -> None:
+        """Report a failure of the caller's own code; the end of the block then adds nothing."""
+        with self._router.lock:
+            if self._permits is not None:
+                now = self._router.clock.monotonic()
+                pairs = zip(self._circuits, self._permits, strict=True)
+                of_endpoint, of_model = pairs
+                found, permit = of_model if whom is Blame.MODEL else of_endpoint
+                found.fail(permit, now, error)
+                self._release()
+        self._router.report()
+
+    def may_repeat(self) -> bool:
+        """Take a token of the endpoint's retry budget; False where none is left."""
+        with self._router.lock:
+            taken = self._place.budget.spend()
+        self._repeats += taken
+        return taken
+
+    def may_replay(self) -> bool:
+        """Tell, once, that a dropped connection may be replaced for free."""
+        may, self._may_replay = self._may_replay, False
+        return may
+
+    def cool_down(self, error: OllamaBridgeError) -> None:
+        """Heed a server that asks for a pause."""
+        with self._router.lock:
+            self._place.cool_down(error, self._router.clock.monotonic())
+
+    def _leave(self, error: BaseException | None) -> None:
+        self._place.limiter.leave(self.ticket)
+        self._settle(error, self._router.clock.monotonic())
+
+    def _admit(self, now: float) -> None:
+        left = self._patience = self._deadline.left(now)
+        if self._rides:
+            return
+        if self._permits is not None and all(map(_is_current, self._circuits, self._permits)):
+            return
+        self._release()
+        refuse_open(self.target, self._circuits, now)
+        endpoint, model = self._circuits
+        self._permits = endpoint.admit(now, left), model.admit(now, left)
+
+    def _settle(self, error: BaseException | None, now: float) -> None:
+        if self._permits is None:
+            return
+        endpoint, model = self._circuits
+        of_endpoint, of_model = self._permits
+        if error is None:
+            self._place.budget.refund(self._repeats)
+            self._repeats = 0
+            endpoint.succeed(of_endpoint, now)
+            model.succeed(of_model, now)
+        elif isinstance(error, OllamaBridgeError):
+            whom = blame(error, patient=self._is_patient(error))
+            if whom is Blame.ENDPOINT:
+                endpoint.fail(of_endpoint, now, error.code)
+            elif whom is not Blame.NOBODY:
+                endpoint.succeed(of_endpoint, now)
+            if whom is Blame.MODEL:
+                model.fail(of_model, now, error.code)
+        self._release()
+
+    def _release(self) -> None:
+        """Settle what is not settled yet, without an outcome."""
+        if self._permits is not None:
+            for found, permit in zip(self._circuits, self._permits, strict=True):
+                found.release(permit)
+            self._permits = None
+
+    def _is_patient(self, error: OllamaBridgeError) -> bool:
+        """Tell whether the endpoint had the time that the settings grant it."""
+        endpoint = self.target.endpoint
+        if isinstance(error, Timeout) and error.phase == "connect":
+            return self._patience >= endpoint.connect_timeout
+        return self._deadline.configured and self._patience >= _FAIR_SHARE * endpoint.timeout
+
+
+def _is_current(found: Breaker, permit: Permit) -> bool:
+    return found.is_current(permit)

@@ -1,0 +1,285 @@
+"""Pooled connections: one ``requests.Session`` for all endpoints, an adapter for each.
+
+The adapter is mounted at its endpoint's base URL, with the requests prepared once. No cookies, no
+redirects, no netrc, and no proxies from the environment.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from urllib3.exceptions import HTTPError, NewConnectionError
+from urllib3.util.retry import Retry
+
+from .. import __version__
+from ..core.actions import FaultKind, TransportFault
+from ..core.types import Head
+from .faults import fault_of
+from .sockets import POOLS, Exchange, ExchangeTimeout
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from urllib3 import HTTPResponse
+    from urllib3.connectionpool import ConnectionPool
+
+    from ..core.types import Endpoint, Request
+
+_PIECE = 65_536
+
+
+class RefusedOnce(Retry):
+    """Repeats a refused connect once, at once; whatever else fails is for the flow to judge.
+
+    A stock ``Retry`` doubles connect timeouts, loses replies and repeats a POST that timed out.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        defaults = {"total": None, "connect": 1, "respect_retry_after_header": False}
+        super().__init__(**{**defaults, **kwargs})
+
+    def increment(
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: Any = None,
+        error: Exception | None = None,
+        _pool: ConnectionPool | None = None,
+        _stacktrace: TracebackType | None = None,
+    ) -> Self:
+        if error is not None and not _is_refused(error):
+            raise error.with_traceback(_stacktrace)
+        return super().increment(method, url, response, error, _pool, _stacktrace)
+
+
+def _is_refused(error: Exception) -> bool:
+    cause = getattr(error, "original_error", error)
+    return isinstance(cause, NewConnectionError) and isinstance(
+        cause.__cause__, ConnectionRefusedError
+    )
+
+
+def _is_of_others(record: logging.LogRecord) -> bool:
+    """Drop urllib3's warning at each refused connect: the flow reports what comes of it."""
+    values = record.args if isinstance(record.args, tuple) else ()
+    return not any(isinstance(value, RefusedOnce) for value in values)
+
+
+logging.getLogger("urllib3.connectionpool").addFilter(_is_of_others)
+
+
+class EndpointAdapter(HTTPAdapter):
+    """Connections to one endpoint, all under its own TLS rules and, if it has one, its proxy.
+
+    At most ``most`` of them are kept while they are idle.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, most: int) -> None:
+        self._endpoint = endpoint
+        proxy = endpoint.proxy
+        is_secure = endpoint.is_secure or (proxy is not None and proxy.startswith("https:"))
+        self._tls = _tls_context(endpoint.verify) if is_secure else None
+        super().__init__(
+            pool_connections=1,
+            pool_maxsize=most,
+            pool_block=False,
+            max_retries=RefusedOnce(),
+        )
+        self.proxies = {"http": proxy, "https": proxy} if proxy else {}
+        manager: Any = self.poolmanager
+        if proxy:
+            tls = {"ssl_context": self._tls, "proxy_ssl_context": self._tls}
+            manager = self.proxy_manager_for(proxy, **tls)
+        manager.pool_classes_by_scheme = POOLS
+        self._pool = manager.connection_from_url(endpoint.base_url)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs, ssl_context=self._tls)
+
+    def get_connection_with_tls_context(self, *_: Any, **__: Any) -> Any:
+        return self._pool
+
+    def cert_verify(self, *_: Any, **__: Any) -> None:
+        """Leave it to the TLS context: requests would load the CA file for each connection."""
+
+    def close(self) -> None:
+        """Close the idle connections now: urllib3's manager only forgets its pools."""
+        super().close()
+        self._pool.close()
+
+    def close_inherited(self) -> None:
+        self._pool.close_inherited()
+
+
+def _tls_context(verify: bool | str) -> ssl.SSLContext:
+    path = verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH
+    folder = Path(path).is_dir()
+    context = ssl.create_default_context(
+        cafile=None if folder else path, capath=path if folder else None
+    )
+    if verify is False:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+class Opened:
+    """A response whose body is being read."""
+
+    def __init__(self, response: HTTPResponse, exchange: Exchange) -> None:
+        self._response = response
+        self._exchange = exchange
+        self.head = Head(response.status, response.headers)
+
+    def read(self, until: float) -> bytes:
+        """Return what comes next; b"" at the end.
+
+        Raises:
+            TransportFault: nothing comes any more.
+        """
+        self._exchange.until = until
+        try:
+            return self._response.read1(_PIECE, decode_content=False)
+        except (OSError, HTTPError) as exc:
+            fault = fault_of(exc, self._exchange)
+        raise fault
+
+    def whole(self, limit: int) -> bytes:
+        """Return the rest of the body, which leaves the connection to others.
+
+        Raises:
+            TransportFault: it does not come, or is larger than ``limit`` bytes.
+        """
+        body = bytearray()
+        if (self._response.length_remaining or 0) > limit:
+            raise TransportFault(FaultKind.TOO_LARGE)
+        while piece := self.read(self._exchange.until):
+            body += piece
+            if len(body) > limit:
+                raise TransportFault(FaultKind.TOO_LARGE)
+        return bytes(body)
+
+    def close(self) -> None:
+        """Close the connection, unless the body was read to its end."""
+        self._response.close()
+
+
+class Line:
+    """The way to one endpoint: its adapter and its requests, prepared but for the body."""
+
+    def __init__(self, session: requests.Session, endpoint: Endpoint, *, most: int) -> None:
+        self._session = session
+        self._endpoint = endpoint
+        self._adapter = EndpointAdapter(endpoint, most=most)
+        self._prepared: dict[tuple[str, str], requests.PreparedRequest] = {}
+        session.mount(endpoint.base_url, self._adapter)
+
+    def send(self, request: Request, exchange: Exchange) -> Opened:
+        """Return the response, its body unread.
+
+        Raises:
+            TransportFault: there is none.
+        """
+        prepared = self._prepare(request)
+        timeout: Any = ExchangeTimeout(exchange)  # urllib3's class, as the adapter accepts it
+        try:
+            response = self._adapter.send(
+                prepared,
+                stream=True,
+                timeout=timeout,
+                verify=bool(self._endpoint.verify),
+                proxies=self._adapter.proxies,
+            )
+        except (OSError, HTTPError) as exc:
+            fault = fault_of(exc, exchange)
+        else:
+            return Opened(response.raw, exchange)
+        raise fault
+
+    def close(self) -> None:
+        """Close the idle connections; those in use close when they are given back."""
+        self._session.adapters.pop(self._endpoint.base_url, None)
+        self._adapter.close()
+
+    def close_inherited(self) -> None:
+        self._adapter.close_inherited()
+
+    def _prepare(self, request: Request) -> requests.PreparedRequest:
+        key = (request.method, request.path)
+        template = self._prepared.get(key)
+        if template is None:
+            url = self._endpoint.base_url + request.path
+            template = requests.Request(request.method, url, _headers(self._endpoint)).prepare()
+            self._prepared[key] = template
+        prepared = template.copy()
+        if request.body is not None:
+            prepared.body = request.body
+            prepared.headers["Content-Length"] = str(len(request.body))
+        return prepared
+
+
+def _headers(endpoint: Endpoint) -> dict[str, str]:
+    headers = {
+        "User-Agent": f"ollama_bridge/{__version__}",
+        **endpoint.headers,
+        "Accept": "application/json, application/x-ndjson",
+        "Accept-Encoding": "identity",
+        "Content-Type": "application/json",
+    }
+    if endpoint.api_key:
+        headers["Authorization"] = f"Bearer {endpoint.api_key}"
+    return headers
+
+
+class BlockingTransport:
+    """The process's session. Made lazily, thread-safe, forgotten in a forked child.
+
+    ``most`` bounds the endpoints whose connections are kept; the oldest give way.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._session: requests.Session | None = None
+        self._lines: dict[str, Line] = {}
+        self._closed = False
+
+    def line(self, endpoint: Endpoint) -> Line:
+        found = self._lines.get(endpoint.name)
+        return found if found is not None else self._connect(endpoint)
+
+    def close(self) -> None:
+        """Close all connections, those in use when they are given back.
+
+        Calls under way may go on; what they still open is not kept.
+        """
+        with self._lock:
+            self._closed = True
+            session, self._session, self._lines = self._session, None, {}
+        if session is not None:
+            session.close()
+
+    def after_fork(self) -> None:
+        """In a forked child, forget the parent's connections and start afresh."""
+        lines, self._session, self._lines = self._lines, None, {}
+        self._lock = threading.Lock()
+        for line in lines.values():
+            line.close_inherited()
+
+    def _connect(self, endpoint: Endpoint) -> Line:
+        with self._lock:
+            if self._session is None:
+                self._session = requests.Session()
+            if endpoint.name not in self._lines:
+                while len(self._lines) >= self._most:
+                    self._lines.pop(next(iter(self._lines))).close()
+                most = 0 if self._closed else endpoint.pool_maxsize
+                self._lines[endpoint.name] = Line(self._session, endpoint, most=most)
+            return self._lines[endpoint.name]

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.cache import cache
+from rest_framework.test import APIClient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_django import Settings
+
+    from ollama_bridge.testing import FakeOllama
+
+
+@pytest.fixture(autouse=True)
+def _counts_of_the_throttle_are_forgotten() -> Iterator[None]:
+    cache.clear()
+    yield
+    cache.clear()
+
+
+@pytest.fixture
+def configure(settings: Settings, fake_ollama: FakeOllama) -> Callable[..., None]:
+    """Set ``OLLAMA_BRIDGE`` for the running fake server; done once without changes."""
+
+    def configure(**changes: object) -> None:
+        quick = {"RETRY_INITIAL_DELAY": 0.001, "RETRY_MAX_DELAY": 0.002}
+        settings.OLLAMA_BRIDGE = {"BASE_URL": fake_ollama.url, **quick, **changes}
+
+    configure()
+    return configure
+
+
+@pytest.fixture
+def anonymous() -> APIClient:
+    return APIClient()
+
+
+@pytest.fixture
+def member() -> APIClient:
+    """A client that somebody uses who is logged in, but not in the database."""
+    return _client_of(User(pk=7, username="ada"))
+
+
+@pytest.fixture
+def staff() -> APIClient:
+    """A client that one of the staff uses."""
+    return _client_of(User(pk=8, username="grace", is_staff=True))
+
+
+def _client_of(user: User) -> APIClient:
+    client = APIClient()
+    client.force_authenticate(user)
+    return client
+
+
+@pytest.fixture
+def ask(member: APIClient, configure: Callable[..., None]) -> Callable[..., Any]:
+    """Post fields to ``chat/`` as a member; a message is there unless it is given."""
+
+    def ask(**fields: object) -> Any:
+        body = json.dumps({"message": "What is water?"} | fields)
+        return member.post("/api/chat/", body, content_type="application/json")
+
+    return ask

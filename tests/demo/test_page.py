@@ -1,0 +1,131 @@
+"""The page at /: what it says, and that a strict policy lets it work."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.staticfiles import finders
+from django.test import Client
+
+from demo_project import simulator
+from demo_project.page import in_words
+from ollama_bridge import conf
+
+pytestmark = pytest.mark.usefixtures("configure")
+
+Configure = Callable[..., None]
+
+
+class _Tags(HTMLParser):
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def of(self, *names: str) -> list[dict[str, str | None]]:
+        return [attrs for tag, attrs in self.tags if tag in names]
+
+
+def _html() -> str:
+    response = Client().get("/")
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def _static(name: str) -> str:
+    path = finders.find(f"demo/{name}")
+    assert isinstance(path, str)
+    return Path(path).read_text(encoding="utf-8")
+
+
+def test_a_strict_policy_comes_with_the_page_and_not_with_the_admin() -> None:
+    policy = Client().get("/").headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
+    assert "unsafe" not in policy
+    for path in ("/admin/login/", "/nowhere", "/api/mentor/health/live/"):
+        assert "Content-Security-Policy" not in Client().get(path).headers
+
+
+def test_nothing_in_it_is_inline_or_from_elsewhere() -> None:
+    tags = _Tags(_html())
+    assert tags.of("style") == []
+    (script,) = tags.of("script")
+    assert script == {"type": "module", "src": "/static/demo/page.js"}
+    for _, attributes in tags.tags:
+        assert not [name for name in attributes if name.startswith("on") or name == "style"]
+        for name in ("src", "href", "action"):
+            assert (attributes.get(name) or "/").startswith("/")
+
+
+def test_what_it_refers_to_is_there() -> None:
+    tags = _Tags(_html())
+    for attributes in tags.of("script", "link", "img"):
+        address = attributes.get("src") or attributes.get("href") or ""
+        assert finders.find(address.removeprefix("/static/"))
+    ids = {attributes.get("id") for _, attributes in tags.tags}
+    used = set(re.findall(r'find\("([\w-]+)"\)', _static("page.js")))
+    assert used
+    assert used <= ids
+
+
+def test_answers_are_shown_as_text_only() -> None:
+    script = _static("page.js")
+    for danger in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval("):
+        assert danger not in script
+
+
+def test_each_control_has_its_label() -> None:
+    tags = _Tags(_html())
+    labelled = {attributes["for"] for attributes in tags.of("label")}
+    assert labelled == {attributes["id"] for attributes in tags.of("textarea", "select")}
+
+
+def test_it_offers_twelve_classes_and_the_limit_of_the_settings(configure: Configure) -> None:
+    configure(MAX_MESSAGE_CHARS=123)
+    tags = _Tags(_html())
+    assert len(tags.of("option")) == 12
+    assert tags.of("textarea")[0]["maxlength"] == "123"
+    assert tags.of("form")[0]["action"] == "/api/mentor/chat/"
+    assert tags.of("input")[0]["name"] == "csrfmiddlewaretoken"
+
+
+def test_without_javascript_it_says_so_and_sends_nothing() -> None:
+    html = _html()
+    assert "<noscript>" in html
+    assert "disabled" in _Tags(html).of("fieldset")[0]
+
+
+def test_it_names_the_server_and_the_model(configure: Configure) -> None:
+    configure(MODEL="<i>tiny</i>")
+    html = _html()
+    assert f"<b>{conf.current().BASE_URL}</b>" in html
+    assert "<b>&lt;i&gt;tiny&lt;/i&gt;</b>" in html
+    assert "simulator" not in html
+
+
+def test_it_says_that_the_simulator_answers(settings: Any) -> None:
+    settings.OLLAMA_BRIDGE = {}
+    with simulator.standing_in("llama3.2"):
+        assert "from the bundled simulator, not from a language model" in _html()
+
+
+def test_it_says_that_it_is_open_and_how_far(configure: Configure) -> None:
+    assert "open to everyone on purpose, up to 60 questions per minute" in _html()
+    configure(THROTTLE_RATE=None)
+    assert "open to everyone on purpose. It keeps no question" in _html()
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [(None, ""), ("5/s", "5 questions per second"), ("9/days", "9 questions per day")],
+)
+def test_a_rate_is_said_in_words(rate: str | None, words: str) -> None:
+    assert in_words(rate) == words

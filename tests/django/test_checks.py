@@ -1,0 +1,170 @@
+"""System checks, called as Django calls them."""
+
+import os
+
+import pytest
+from django.apps import apps
+from django.conf import LazySettings
+from django.core import checks as django_checks
+from django.core.checks import CheckMessage
+from rest_framework.permissions import IsAdminUser, IsAuthenticated
+
+from ollama_bridge import checks
+
+EITHER = IsAdminUser | IsAuthenticated
+ALLOW_ANY = "rest_framework.permissions.AllowAny"
+
+
+class LooksLikeAPermission:
+    def has_permission(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in [each for each in os.environ if each.startswith("OLLAMA_")]:
+        monkeypatch.delenv(variable)
+
+
+def found(*, deploy: bool = False) -> dict[str, CheckMessage]:
+    """Run the app's checks as ``manage.py check --tag ollama_bridge`` does; messages by id."""
+    messages = django_checks.run_checks(tags=[checks.TAG], include_deployment_checks=deploy)
+    return {str(message.id).removeprefix("ollama_bridge."): message for message in messages}
+
+
+def test_the_defaults_pass_also_for_production() -> None:
+    assert found(deploy=True) == {}
+
+
+def test_the_app_has_a_name_for_people() -> None:
+    assert apps.get_app_config("ollama_bridge").verbose_name == "Ollama bridge"
+
+
+def test_an_unknown_setting_is_an_error_with_the_nearest_name(settings: LazySettings) -> None:
+    settings.OLLAMA_BRIDGE = {"MODLE": "qwen3"}
+
+    message = found()["E001"]
+
+    assert message.is_serious()
+    assert message.msg == "MODLE is not a setting of ollama_bridge."
+    assert message.hint == 'Type "MODEL", if you mean that.'
+
+
+@pytest.mark.parametrize("value", [{"MODEL": ""}, {"TIMEOUT": "soon"}, {"CONNECT_TIMEOUT": 90}])
+def test_an_invalid_value_is_an_error(settings: LazySettings, value: object) -> None:
+    settings.OLLAMA_BRIDGE = value
+
+    assert list(found()) == ["E002"]
+    assert found()["E002"].is_serious()
+
+
+def test_a_bad_variable_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", "::1")
+
+    assert "OLLAMA_HOST" in found()["E002"].msg
+
+
+def test_a_key_over_plain_http_is_an_error_that_does_not_show_it(settings: LazySettings) -> None:
+    settings.OLLAMA_BRIDGE = {"BASE_URL": "http://gpu:11434", "API_KEY": "canary-5f3a"}
+
+    message = found()["E003"]
+
+    assert message.is_serious()
+    assert "canary-5f3a" not in str(message)
+
+
+@pytest.mark.parametrize(
+    ("path", "complaint"),
+    [
+        ("rest_framework.permissions.IsAuthentic", "cannot be imported"),
+        ("no_such_module.IsAuthenticated", "cannot be imported"),
+        ("rest_framework.throttling.UserRateThrottle", "is not a permission class"),
+        ("rest_framework.permissions.SAFE_METHODS", "is not a permission class"),
+    ],
+)
+def test_a_permission_class_that_is_none_is_an_error(
+    settings: LazySettings, path: str, complaint: str
+) -> None:
+    settings.OLLAMA_BRIDGE = {"PERMISSION_CLASSES": [ALLOW_ANY, path]}
+
+    message = found()["E004"]
+
+    assert message.is_serious()
+    assert message.msg == f'PERMISSION_CLASSES: "{path}" {complaint}.'
+    assert message.hint == 'Type for example ["rest_framework.permissions.IsAuthenticated"].'
+
+
+@pytest.mark.parametrize("name", ["EITHER", "LooksLikeAPermission"])
+def test_a_permission_class_may_be_composed_and_need_not_inherit(
+    settings: LazySettings, name: str
+) -> None:
+    settings.OLLAMA_BRIDGE = {"PERMISSION_CLASSES": [f"{__name__}.{name}"]}
+
+    assert found() == {}
+
+
+def test_settings_that_are_no_dict_are_an_error(settings: LazySettings) -> None:
+    settings.OLLAMA_BRIDGE = ["MODEL"]
+
+    assert list(found()) == ["E005"]
+    assert found()["E005"].is_serious()
+
+
+def test_unverified_certificates_are_a_warning(settings: LazySettings) -> None:
+    settings.OLLAMA_BRIDGE = {"VERIFY_SSL": False}
+
+    message = found()["W001"]
+
+    assert not message.is_serious()
+    assert "CA file" in str(message.hint)
+
+
+@pytest.mark.parametrize("permissions", [[ALLOW_ANY], []])
+def test_an_open_chat_without_throttle_is_a_warning_for_production_only(
+    settings: LazySettings, permissions: list[str]
+) -> None:
+    settings.OLLAMA_BRIDGE = {"PERMISSION_CLASSES": permissions, "THROTTLE_RATE": None}
+
+    assert found() == {}
+    assert list(found(deploy=True)) == ["W003"]
+
+
+@pytest.mark.parametrize(
+    "values", [{"PERMISSION_CLASSES": [ALLOW_ANY]}, {"THROTTLE_RATE": None}, {}]
+)
+def test_a_throttle_or_a_permission_is_enough(
+    settings: LazySettings, values: dict[str, object]
+) -> None:
+    settings.OLLAMA_BRIDGE = values
+
+    assert found(deploy=True) == {}
+
+
+def test_without_rest_framework_there_is_a_warning(settings: LazySettings) -> None:
+    settings.INSTALLED_APPS = ["ollama_bridge"]
+
+    message = found()["W004"]
+
+    assert not message.is_serious()
+    assert message.hint == 'Type "rest_framework" in INSTALLED_APPS.'
+
+
+def test_one_wrong_setting_does_not_hide_another(settings: LazySettings) -> None:
+    settings.OLLAMA_BRIDGE = {
+        "MODLE": "qwen3",
+        "TIMEOUT": -1,
+        "BASE_URL": "http://gpu:11434",
+        "API_KEY": "key",
+        "PERMISSION_CLASSES": ["no.such"],
+        "VERIFY_SSL": False,
+    }
+
+    assert set(found()) == {"E001", "E002", "E003", "E004", "W001"}
+
+
+def test_what_concerns_security_is_tagged_so(settings: LazySettings) -> None:
+    settings.OLLAMA_BRIDGE = {"BASE_URL": "http://gpu:11434", "API_KEY": "k", "VERIFY_SSL": False}
+
+    messages = django_checks.run_checks(tags=[django_checks.Tags.security])
+
+    assert {message.id for message in messages} == {"ollama_bridge.E003", "ollama_bridge.W001"}

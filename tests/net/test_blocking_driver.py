@@ -1,0 +1,100 @@
+"""What the blocking driver does with the actions that need no network."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from ollama_bridge.core.actions import Emit, Flow, Read, Sleep, Sync, Wait
+from ollama_bridge.core.limiter import Ticket
+from ollama_bridge.core.types import Delta
+from ollama_bridge.state.local import LocalHome
+from ollama_bridge.transports.blocking import Conversation, drive, finish
+from ollama_bridge.transports.pool import BlockingTransport
+
+
+class Home(LocalHome):
+    exchanged = 0
+
+    def exchange(self) -> None:
+        super().exchange()
+        self.exchanged += 1
+
+
+@pytest.fixture
+def home() -> Home:
+    return Home()
+
+
+@pytest.fixture
+def conversation(home: Home) -> Conversation:
+    return Conversation(BlockingTransport(1), home)
+
+
+def asking(action: Any) -> Flow[Any]:
+    return (yield action)
+
+
+def perform(conversation: Conversation, action: Any) -> Any:
+    return finish(drive(asking(action), conversation))
+
+
+def test_a_slot_that_is_there_needs_no_wait(conversation: Conversation) -> None:
+    assert perform(conversation, Wait(Ticket(granted=True), time.monotonic() + 60)) is True
+
+
+def test_a_waiting_call_is_woken_when_its_slot_is_granted(conversation: Conversation) -> None:
+    waiting = threading.Event()
+
+    class Watched(Ticket):
+        """Tells when somebody has left a way to be woken."""
+
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if name == "wake" and value is not None:
+                waiting.set()
+
+    ticket = Watched(granted=False)
+
+    def grant() -> None:
+        waiting.wait(10)
+        ticket.granted = True
+        assert ticket.wake is not None
+        ticket.wake()
+
+    granter = threading.Thread(target=grant)
+    granter.start()
+    assert perform(conversation, Wait(ticket, time.monotonic() + 60)) is True
+    granter.join()
+
+
+def test_a_wait_ends_with_its_time(conversation: Conversation) -> None:
+    assert perform(conversation, Wait(Ticket(granted=False), time.monotonic() + 0.02)) is False
+    assert perform(conversation, Wait(Ticket(granted=False), time.monotonic() - 1)) is False
+
+
+def test_shared_state_is_exchanged_at_its_home(conversation: Conversation, home: Home) -> None:
+    perform(conversation, Sync())
+    assert home.exchanged == 1
+    assert not home.is_due(time.monotonic())
+
+
+def test_a_sleep_lasts_as_long_as_it_says(conversation: Conversation) -> None:
+    started = time.monotonic()
+    perform(conversation, Sleep(0.02))
+    assert time.monotonic() - started >= 0.02
+
+
+def test_a_flow_that_reads_before_it_opens_is_told_so(conversation: Conversation) -> None:
+    with pytest.raises(TypeError, match="Read without Open"):
+        perform(conversation, Read(time.monotonic() + 1))
+
+
+def test_what_is_emitted_is_for_the_caller(conversation: Conversation) -> None:
+    with pytest.raises(TypeError, match="iterate over drive"):
+        perform(conversation, Emit(Delta("a")))
+    with pytest.raises(TypeError, match="goes to the caller"):
+        conversation.perform(Emit(Delta("a")))
