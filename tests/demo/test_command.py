@@ -55,14 +55,15 @@ def serve(monkeypatch: pytest.MonkeyPatch, port: int) -> Callable[..., str]:
 
         def instead(*arguments: object, **options: object) -> None:
             done.append((*arguments, options))
-            if arguments[0] == "runserver":
+            if isinstance(arguments[0], demo.Serve):
                 meanwhile()
 
         monkeypatch.setenv("OLLAMA_BASE_URL", url)
         monkeypatch.setattr(demo, "call_command", instead)
         said = StringIO()
         call_command("demo", f"127.0.0.1:{port}", stdout=said, skip_checks=True)
-        assert [step[0] for step in done] == ["migrate", "runserver"]
+        assert done[0][0] == "migrate"
+        assert isinstance(done[1][0], demo.Serve)
         assert done[1][1] == f"127.0.0.1:{port}"
         assert done[1][2] == {"use_reloader": False, "insecure_serving": True}
         return said.getvalue()

@@ -4,14 +4,32 @@ import os
 import socket
 from contextlib import ExitStack
 
+from django.contrib.staticfiles.management.commands.runserver import Command as Runserver
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.servers.basehttp import WSGIServer
 
 from demo_project import simulator
 from ollama_bridge import check_availability, conf, ollama_client
 
 DEFAULT = "127.0.0.1:8000"
 PATIENCE = 2.0
+
+
+class ClosingServer(WSGIServer):
+    """Gives its port back at the end, which Django's leaves to the collector, with a warning."""
+
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        try:
+            super().serve_forever(poll_interval)
+        finally:
+            self.server_close()
+
+
+class Serve(Runserver):
+    """Django's ``runserver``, with a server that closes."""
+
+    server_cls = ClosingServer
 
 
 class Command(BaseCommand):
@@ -33,7 +51,7 @@ class Command(BaseCommand):
         call_command("migrate", interactive=False, verbosity=0)
         with ExitStack() as stack:
             self._prepare(stack)
-            call_command("runserver", f"{host}:{port}", use_reloader=False, insecure_serving=True)
+            call_command(Serve(), f"{host}:{port}", use_reloader=False, insecure_serving=True)
 
     def _prepare(self, stack: ExitStack) -> None:
         """Say who will answer; where nobody would, let the simulator."""
