@@ -80,6 +80,9 @@ class Settings:
     # The pool.
     POOL_CONNECTIONS: int = scalar(10, Whole(at_least=1))
     POOL_MAXSIZE: int = scalar(20, Whole(at_least=1))
+    # Calls at once, of each model at each endpoint.
+    MAX_CONCURRENCY: int | None = scalar(None, OrNone(Whole(at_least=1)))
+    MAX_WAITING: int | None = scalar(None, OrNone(Whole(at_least=0)))
     # Retries.
     MAX_RETRIES: int = scalar(3, Whole(at_least=0))
     RETRY_BACKOFF: Literal["exponential", "fixed"] = scalar(
@@ -106,6 +109,7 @@ class Settings:
     MAX_MESSAGE_CHARS: int = scalar(8000, Whole(at_least=1))
     MAX_HISTORY: int = scalar(50, Whole(at_least=0))
     MAX_BODY_BYTES: int = scalar(262_144, Whole(at_least=1))
+    MAX_CALLS_PER_USER: int | None = scalar(3, OrNone(Whole(at_least=1)))
     CLIENT_MAY_SET: tuple[str, ...] = collection(
         (), Names("model", known=("model", "system_prompt", "options", "history_system"))
     )
