@@ -108,7 +108,7 @@ class CircuitBreaker:
     def _riding(self) -> Iterator[Visit]:
         now = self._router.clock.monotonic()
         deadline = Deadline.after(self._target.endpoint.timeout, now=now, configured=0)
-        with Visit(self._router, self._target, deadline) as visit:
+        with Visit(self._router, self._target, deadline, slotted=False) as visit:
             visit.admit()
             token = riding.set(visit)
             try:

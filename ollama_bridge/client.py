@@ -8,7 +8,7 @@ import os
 import threading
 import weakref
 from dataclasses import fields
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from django.core.signals import setting_changed
 from django.dispatch import receiver
@@ -141,6 +141,19 @@ class OllamaClient:
         renewed others get the old one. ``force`` asks the server in any case. Moves no circuit.
         """
         return self._running().health.report(force=force)
+
+    def get_stats(self) -> dict[str, Any]:
+        """Return the figures of this client's calls in this process, under its present settings.
+
+        ``total_requests`` are calls that ended: ``successful_requests`` and ``failed_requests``;
+        ``refused_requests`` are those of the failed that were never sent. ``success_rate`` is in
+        percent, None before the first. ``avg_latency_ms``, ``p50_latency_ms``, ``p95_latency_ms``
+        and ``p99_latency_ms`` are of the successful ones, in milliseconds, with every wait and
+        retry; percentiles are true to 2.2 %. ``errors`` counts by code. ``in_flight`` and
+        ``waiting`` are of this moment. ``endpoints`` has the same for each endpoint by name, and
+        there ``models`` for each model.
+        """
+        return self._running().stats()
 
     @property
     def circuit_breaker(self) -> CircuitBreaker:

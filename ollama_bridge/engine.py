@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import random
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .core import flow, health
 from .core.breaker import BreakerPolicy
 from .core.deadline import Clock
 from .core.retry import RetryPolicy
 from .core.routing import Router
+from .core.stats import Stats
 from .core.types import Endpoint
 from .errors import OllamaBridgeError, without_frames
 from .health import HealthKeeper
@@ -22,6 +23,7 @@ from .transports.pool import BlockingTransport
 if TYPE_CHECKING:
     from .conf import Settings
     from .core.actions import Flow
+    from .core.events import Event
     from .core.flow import Call, Exchange
     from .core.health import HealthReport
     from .core.types import ChatReply
@@ -35,11 +37,12 @@ class Engine:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._stats = Stats()
         self.router = Router(
             [default_endpoint(settings)],
             clock=Clock(),
             random=random.random,
-            observe=log,
+            observe=self._observe,
             home=LocalHome(),
         )
         self.transport = BlockingTransport(settings.POOL_CONNECTIONS)
@@ -64,13 +67,21 @@ class Engine:
         except OllamaBridgeError as error:
             raise without_frames(error) from error.__cause__
 
+    def stats(self) -> dict[str, Any]:
+        return self._stats.to_dict(self.router.load())
+
     def close(self) -> None:
         self.transport.close()
 
     def after_fork(self) -> None:
+        self._stats.after_fork()
         self.router.after_fork()
         self.transport.after_fork()
         self.health.after_fork()
+
+    def _observe(self, event: Event) -> None:
+        self._stats.note(event)
+        log(event)
 
     def _probe(self) -> HealthReport:
         return self._run(health.check(self.router))
@@ -93,6 +104,8 @@ def default_endpoint(settings: Settings) -> Endpoint:
         connect_timeout=settings.CONNECT_TIMEOUT,
         max_response_bytes=settings.MAX_RESPONSE_BYTES,
         pool_maxsize=settings.POOL_MAXSIZE,
+        max_concurrency=settings.MAX_CONCURRENCY,
+        max_waiting=settings.MAX_WAITING,
         retry=retry_policy(settings),
         breaker=BreakerPolicy(
             enabled=settings.CIRCUIT_BREAKER,

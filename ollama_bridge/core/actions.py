@@ -65,7 +65,7 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Wait for a slot; the result tells whether it was granted by ``until``."""
+    """Wait for a slot until ``ticket.waits`` no more; the result tells whether it was granted."""
 
     ticket: Ticket
     until: float

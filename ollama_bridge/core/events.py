@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from ..errors import OllamaBridgeError
+    from .types import Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,7 @@ class CallStarted:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallAnswered:
     seconds: float
+    usage: Usage
     endpoint: str
     model: str
     request_id: str

@@ -20,9 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..errors import (
     AllEndpointsFailed,
-    CircuitOpen,
     OllamaBridgeError,
-    Overloaded,
 )
 from .actions import FaultKind, Flow, Sleep, Sync, TransportFault, Wait
 from .deadline import Deadline
@@ -35,7 +33,6 @@ from .visit import Visit
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .limiter import Ticket
     from .protocol import Answer, ChatRequest
     from .routing import Router
     from .types import Request, Target
@@ -46,7 +43,8 @@ class Call:
     """What a caller wants. Times are in seconds.
 
     ``model`` is None for each endpoint's own, ``timeout`` is None for what the settings grant;
-    ``chunk_timeout`` bounds the silences of a stream after its first piece.
+    ``chunk_timeout`` bounds the silences of a stream after its first piece. Calls of a ``batch``
+    wait for their slot behind all others.
     """
 
     request: ChatRequest
@@ -55,6 +53,7 @@ class Call:
     timeout: float | None = None
     chunk_timeout: float = 30.0
     prompt_length: int = 0
+    batch: bool = False
 
 
 class Trip:
@@ -178,8 +177,7 @@ def merged(errors: Sequence[OllamaBridgeError]) -> OllamaBridgeError:
 def _visit(trip: Trip, target: Target, exchange: Exchange) -> Flow[Answer]:
     request = trip.call.request.to(target.model)
     with _enter(trip, target) as visit:
-        yield from _slot(trip, visit.ticket, target)
-        _admit(trip, visit)
+        yield from _begin(trip, visit)
         number = 0
         while True:
             number += 1
@@ -192,24 +190,24 @@ def _visit(trip: Trip, target: Target, exchange: Exchange) -> Flow[Answer]:
                     raise
                 failed = error.with_traceback(None)
             yield from _pause(trip, visit, delay, failed)
-            yield from _slot(trip, visit.resume(), target)
-            _readmit(visit, failed)
+            yield from _resume(trip, visit, failed)
 
 
 def _enter(trip: Trip, target: Target) -> Visit:
     since = trip.now()
     try:
-        return Visit(trip.router, target, trip.deadline)
+        return Visit(trip.router, target, trip.deadline, batch=trip.call.batch)
     except OllamaBridgeError as refusal:
         trip.note(target, since, refusal)
         raise
 
 
-def _admit(trip: Trip, visit: Visit) -> None:
+def _begin(trip: Trip, visit: Visit) -> Flow[None]:
     since = trip.now()
     try:
+        yield from _slot(trip, visit)
         visit.admit()
-    except CircuitOpen as refusal:  # opened while the call waited for its slot
+    except OllamaBridgeError as refusal:  # for what happened while the call waited for its slot
         trip.note(visit.target, since, refusal)
         raise
 
@@ -227,26 +225,24 @@ def _pause(trip: Trip, visit: Visit, delay: float, failed: OllamaBridgeError) ->
             raise failed
 
 
-def _readmit(visit: Visit, failed: OllamaBridgeError) -> None:
-    """Go on, unless a circuit opened meanwhile: then what failed is what there is to say."""
+def _resume(trip: Trip, visit: Visit, failed: OllamaBridgeError) -> Flow[None]:
+    """Go on, unless that is refused meanwhile: then what failed is what there is to say."""
     try:
+        visit.resume()
+        yield from _slot(trip, visit)
         visit.admit()
-    except CircuitOpen as refusal:
+    except OllamaBridgeError as refusal:
         failed.retry_after = refusal.retry_after
         raise failed from None
 
 
-def _slot(trip: Trip, ticket: Ticket, target: Target) -> Flow[None]:
-    since = trip.now()
-    if ticket.granted or (yield Wait(ticket, trip.deadline.end)):
-        return
-    error = Overloaded(
-        f"Too many calls wait for {target.name}. Send fewer at once, or give them more time",
-        endpoint=target.endpoint.name,
-        model=target.model,
-    )
-    trip.note(target, since, error)
-    raise error
+def _slot(trip: Trip, visit: Visit) -> Flow[None]:
+    while not visit.ticket.granted:
+        if (yield Wait(visit.ticket, trip.deadline.end)):
+            return
+        if not trip.left():
+            raise visit.give_up()
+        visit.resume()
 
 
 def _attempt(trip: Trip, visit: Visit, request: Request, exchange: Exchange) -> Flow[Answer]:
@@ -317,6 +313,7 @@ def _reply(trip: Trip, target: Target, found: Answer) -> ChatReply:
     trip.router.observe(
         CallAnswered(
             seconds=reply.latency,
+            usage=reply.usage,
             endpoint=reply.endpoint,
             model=target.model,  # as we name it: a reply may say anything
             request_id=reply.request_id,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import CircuitOpen, OllamaBridgeError, QuotaExhausted, RateLimited
 from .breaker import Breaker, Mode, State
+from .events import CircuitOpened
 from .limiter import Limiter
 from .retry import RetryBudget
 from .types import Target
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from .deadline import Clock
     from .events import Event, Observer
+    from .limiter import Ticket
     from .types import Endpoint
 
 _MOST_MODELS = 256
@@ -40,6 +42,22 @@ class Home(Protocol):
         """Read and flush. Called by a driver, for a ``Sync``; may block, must not raise."""
 
 
+class ModelPlace:
+    """What the process knows about one model at one endpoint."""
+
+    __slots__ = ("breaker", "limiter")
+
+    def __init__(self, breaker: Breaker, limiter: Limiter) -> None:
+        self.breaker = breaker
+        self.limiter = limiter
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether little is lost with it."""
+        limiter = self.limiter
+        return self.breaker.is_quiet and not limiter.in_flight and not limiter.waiting
+
+
 class Place:
     """What the process knows about one endpoint."""
 
@@ -48,24 +66,16 @@ class Place:
     ) -> None:
         self.endpoint = endpoint
         self.breaker = Breaker(endpoint.name, endpoint.breaker, random, report)
-        self.models: dict[str, Breaker] = {}
+        self.models: dict[str, ModelPlace] = {}
         self.budget = RetryBudget()
-        self.limiter = Limiter()
         self.cooldown_until = 0.0
         self._cooldown_error: type[RateLimited] = RateLimited
         self._random = random
         self._report = report
 
-    def circuits(self, model: str) -> tuple[Breaker, Breaker]:
-        """Return the two circuits that a call to this model must pass: endpoint's and model's."""
-        found = self.models.get(model)
-        if found is None:
-            self._forget_models()
-            name = f"{self.endpoint.name}/{model}"
-            found = Breaker(name, self.endpoint.breaker, self._random, self._report)
-            found.mode = self.breaker.mode
-            self.models[model] = found
-        return self.breaker, found
+    def model(self, name: str) -> ModelPlace:
+        """Return what is known about a model; beginning with nothing."""
+        return self.models.get(name) or self._begin(name)
 
     def cool_down(self, error: OllamaBridgeError, now: float) -> None:
         """Heed a 429 or 503 that asks for a pause; a later, shorter one does not shorten it."""
@@ -94,9 +104,21 @@ class Place:
 
     def after_fork(self) -> None:
         """In a forked child nothing is in flight, and a probe is the parent's."""
-        self.limiter = Limiter()
-        for found in (self.breaker, *self.models.values()):
-            found.forget_probe()
+        self.breaker.forget_probe()
+        for found in self.models.values():
+            found.breaker.forget_probe()
+            found.limiter = self._limiter()
+
+    def _begin(self, name: str) -> ModelPlace:
+        self._forget_models()
+        circuit = f"{self.endpoint.name}/{name}"
+        breaker = Breaker(circuit, self.endpoint.breaker, self._random, self._report)
+        breaker.mode = self.breaker.mode
+        self.models[name] = found = ModelPlace(breaker, self._limiter())
+        return found
+
+    def _limiter(self) -> Limiter:
+        return Limiter(self.endpoint.max_concurrency, self.endpoint.max_waiting)
 
     def _forget_models(self) -> None:
         """Bound the memory of names that may come from visitors: drop the oldest idle circuits."""
@@ -104,8 +126,8 @@ class Place:
             idle = [
                 name
                 for name, found in self.models.items()
-                if found.is_quiet
-                and found.mode is self.breaker.mode
+                if found.is_idle
+                and found.breaker.mode is self.breaker.mode
                 and name != self.endpoint.model
             ]
             for name in idle[: _MOST_MODELS // 2]:
@@ -170,6 +192,7 @@ class Router:
         self.lock: Any = threading.RLock()
         self._owed: deque[Callable[[], None]] = deque()
         self._news: list[Event] = []
+        self._woken: list[Ticket] = []
         self._places = {found.name: Place(found, random, self._news.append) for found in endpoints}
 
     @property
@@ -203,19 +226,18 @@ class Router:
             work()
         self.report()
 
+    def wake(self, ticket: Ticket | None) -> None:
+        """Take note, under the lock, that whoever waits with this ticket waits no more."""
+        if ticket is not None:
+            self._woken.append(ticket)
+
     def report(self) -> None:
-        """Do what is owed and tell the observer what happened; to be called without the lock."""
-        if self._owed:
-            with self.lock:
-                while self._owed:
-                    self._owed.popleft()()
-        if not self._news:
-            return
-        with self.lock:
-            news = self._news.copy()
-            self._news.clear()
-        for event in news:
-            self.observe(event)
+        """Do what is owed, wake who waits no more, and tell the observer what happened.
+
+        To be called without the lock, whenever something may have changed under it.
+        """
+        while self._owed or self._news or self._woken:
+            self._catch_up()
 
     def named(self) -> Mapping[str, Target]:
         """Return the name of every circuit, with a target that must pass it.
@@ -230,6 +252,15 @@ class Router:
                     targets[f"{name}/{model}"] = Target(place.endpoint, model)
             return targets
 
+    def load(self) -> Mapping[tuple[str, str], tuple[int, int]]:
+        """Return the calls in flight, and those that wait, by endpoint and model."""
+        with self.lock:
+            return {
+                (name, model): (found.limiter.in_flight, found.limiter.waiting)
+                for name, place in self._places.items()
+                for model, found in place.models.items()
+            }
+
     def facts(self, name: str) -> CircuitFacts:
         """Return how the circuit of this name is.
 
@@ -243,7 +274,8 @@ class Router:
         """Return how the worse of a target's two circuits is, with the generations of both."""
         with self.lock:
             now = self.clock.monotonic()
-            both = self.place(target.endpoint).circuits(target.model)
+            place = self.place(target.endpoint)
+            both = place.breaker, place.model(target.model).breaker
             generation = sum(found.generation for found in both)
             return replace(_facts(max(both, key=_severity), now), generation=generation)
 
@@ -275,6 +307,8 @@ class Router:
         with self.lock:
             for found in self._under(name):
                 found.set_mode(mode)
+            if mode is Mode.FORCED_OPEN:
+                self._send_away(name)
         self.report()
 
     def after_fork(self) -> None:
@@ -283,10 +317,44 @@ class Router:
         for place in self._places.values():
             place.after_fork()
 
-    def _under(self, name: str) -> Sequence[Breaker]:
+    def _catch_up(self) -> None:
+        with self.lock:
+            while self._owed:
+                self._owed.popleft()()
+            news = self._news.copy()
+            self._news.clear()
+            for event in news:
+                if isinstance(event, CircuitOpened):
+                    self._send_away(event.circuit)
+            woken = self._woken.copy()
+            self._woken.clear()
+        for ticket in woken:
+            self._call(ticket)
+        for event in news:
+            self.observe(event)
+
+    def _call(self, ticket: Ticket) -> None:
+        if ticket.wake is None:  # it has not begun to wait, and will see that it need not
+            return
+        try:
+            ticket.wake()
+        except RuntimeError:  # its event loop is closed: the next one may have the slot
+            with self.lock:
+                self.wake(ticket.leave(self.clock.monotonic()))
+
+    def _send_away(self, circuit: str) -> None:
+        """Let all who wait under a circuit look for themselves whether it still admits them."""
+        for found in self._models_under(circuit):
+            self._woken += found.limiter.dismiss()
+
+    def _models_under(self, name: str) -> Sequence[ModelPlace]:
         endpoint, slash, model = name.partition("/")
         place = self._places[endpoint]
-        return place.circuits(model)[1:] if slash else [place.breaker, *place.models.values()]
+        return [place.model(model)] if slash else [*place.models.values()]
+
+    def _under(self, name: str) -> Sequence[Breaker]:
+        of_models = [found.breaker for found in self._models_under(name)]
+        return of_models if "/" in name else [self._places[name].breaker, *of_models]
 
 
 def _severity(found: Breaker) -> tuple[int, int]:

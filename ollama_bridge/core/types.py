@@ -58,6 +58,8 @@ class Endpoint:
     connect_timeout: float
     max_response_bytes: int
     pool_maxsize: int
+    max_concurrency: int | None = None
+    max_waiting: int | None = None
     retry: RetryPolicy
     breaker: BreakerPolicy
 

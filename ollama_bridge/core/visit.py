@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Self
 
-from ..errors import OllamaBridgeError, Timeout
+from ..errors import OllamaBridgeError, Overloaded, Timeout
 from .breaker import State
+from .limiter import Limiter
 from .outcome import Blame, blame
 from .routing import refuse_open
 
@@ -36,29 +38,42 @@ class Visit:
     Inside ``CircuitBreaker.call`` a visit to the same endpoint rides on the permits of that call,
     which counts the outcome: it would else be refused by its own probe, and count everything twice.
 
+    ``batch`` puts it into the lane behind all others; without ``slotted`` it takes no slot: a
+    caller's own function, whose calls of the bridge take theirs.
+
     Raises:
-        CircuitOpen, RateLimited, QuotaExhausted: at entry, refused without a request.
+        CircuitOpen, RateLimited, QuotaExhausted, Overloaded: at entry, refused without a request.
     """
 
-    def __init__(self, router: Router, target: Target, deadline: Deadline) -> None:
+    ticket: Ticket
+
+    def __init__(
+        self,
+        router: Router,
+        target: Target,
+        deadline: Deadline,
+        *,
+        batch: bool = False,
+        slotted: bool = True,
+    ) -> None:
         self.target = target
         self._router = router
         self._deadline = deadline
-        self._place = router.place(target.endpoint)
+        self._batch = batch
+        self._place = place = router.place(target.endpoint)
         self._repeats = 0
         self._may_replay = True
         self._patience = 0.0
         self._permits: tuple[Permit, Permit] | None = None
         outer = riding.get()
-        self._rides = outer is not None and outer._place is self._place  # noqa: SLF001  # our own
+        self._rides = outer is not None and outer._place is place  # noqa: SLF001  # our own
         with router.lock:
             now = router.clock.monotonic()
-            self._circuits = self._place.circuits(target.model)
-            self._place.refuse_cooling(target, now)
-            if not self._rides:
-                refuse_open(target, self._circuits, now)
-            self._place.budget.earn()
-            self.ticket = self._place.limiter.enter()
+            found = place.model(target.model)
+            self._circuits = place.breaker, found.breaker
+            self._limiter = found.limiter if slotted else Limiter()
+            self._enter(now)
+            place.budget.earn()
 
     def __enter__(self) -> Self:
         return self
@@ -80,22 +95,33 @@ class Visit:
         """Take the permits, or keep them while they still count; with a granted slot.
 
         Raises:
-            CircuitOpen: a circuit has opened since.
+            CircuitOpen, RateLimited, QuotaExhausted: refused, for what happened since.
         """
         with self._router.lock:
-            self._admit(self._router.clock.monotonic())
+            now = self._router.clock.monotonic()
+            self._place.refuse_cooling(self.target, now)
+            self._admit(now)
         self._router.report()
 
     def pause(self) -> None:
         """Give the slot back, before a sleep."""
         with self._router.lock:
-            self._place.limiter.leave(self.ticket)
+            self._router.wake(self.ticket.leave(self._router.clock.monotonic()))
+        self._router.report()
 
-    def resume(self) -> Ticket:
-        """Queue for a slot again, after a sleep."""
+    def resume(self) -> None:
+        """Queue for a slot again: after a sleep, or sent away because a circuit opened.
+
+        Raises:
+            CircuitOpen, RateLimited, QuotaExhausted, Overloaded: refused.
+        """
         with self._router.lock:
-            self.ticket = self._place.limiter.enter()
-        return self.ticket
+            self._enter(self._router.clock.monotonic())
+
+    def give_up(self) -> Overloaded:
+        """Return the error of a call whose time is over before its turn has come."""
+        with self._router.lock:
+            return self._overloaded(self._router.clock.monotonic())
 
     def prove(self) -> None:
         """Let a probe decide at its first good byte: the circuits close for everybody.
@@ -138,20 +164,37 @@ class Visit:
         with self._router.lock:
             self._place.cool_down(error, self._router.clock.monotonic())
 
+    def _enter(self, now: float) -> None:
+        self._place.refuse_cooling(self.target, now)
+        if not self._is_admitted():
+            self._release()
+            refuse_open(self.target, self._circuits, now)
+        ticket = self._limiter.enter(now, self._deadline.left(now), batch=self._batch)
+        if ticket is None:
+            raise self._overloaded(now)
+        self.ticket = ticket
+
+    def _overloaded(self, now: float) -> Overloaded:
+        return overloaded(self.target, self._limiter.retry_after(now, batch=self._batch))
+
     def _leave(self, error: BaseException | None) -> None:
-        self._place.limiter.leave(self.ticket)
-        self._settle(error, self._router.clock.monotonic())
+        now = self._router.clock.monotonic()
+        self._router.wake(self.ticket.leave(now))
+        self._settle(error, now)
 
     def _admit(self, now: float) -> None:
         left = self._patience = self._deadline.left(now)
-        if self._rides:
-            return
-        if self._permits is not None and all(map(_is_current, self._circuits, self._permits)):
+        if self._is_admitted():
             return
         self._release()
         refuse_open(self.target, self._circuits, now)
         endpoint, model = self._circuits
         self._permits = endpoint.admit(now, left), model.admit(now, left)
+
+    def _is_admitted(self) -> bool:
+        if self._permits is None:
+            return self._rides
+        return all(map(_is_current, self._circuits, self._permits))
 
     def _settle(self, error: BaseException | None, now: float) -> None:
         if self._permits is None:
@@ -186,6 +229,18 @@ class Visit:
         if isinstance(error, Timeout) and error.phase == "connect":
             return self._patience >= endpoint.connect_timeout
         return self._deadline.configured and self._patience >= _FAIR_SHARE * endpoint.timeout
+
+
+def overloaded(target: Target, seconds: float | None) -> Overloaded:
+    """Return the error of a call that would wait in vain; ``seconds`` until others may not."""
+    when = "" if seconds is None else f". The next turn is in about {math.ceil(seconds)} s"
+    return Overloaded(
+        f"Too many calls wait for {target.name}{when}. Send fewer at once, give them more time, "
+        "or raise MAX_CONCURRENCY and the server's OLLAMA_NUM_PARALLEL",
+        endpoint=target.endpoint.name,
+        model=target.model,
+        retry_after=seconds,
+    )
 
 
 def _is_current(found: Breaker, permit: Permit) -> bool:

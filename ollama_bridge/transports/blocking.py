@@ -116,6 +116,6 @@ def finish(deltas: Generator[Delta, None, T]) -> T:
 def _wait(action: Wait) -> bool:
     granted = threading.Event()
     action.ticket.wake = granted.set
-    if not action.ticket.granted:
+    if action.ticket.waits:
         granted.wait(max(0.0, action.until - time.monotonic()))
     return action.ticket.granted

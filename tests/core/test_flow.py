@@ -13,11 +13,9 @@ from ollama_bridge.core.actions import (
     Sleep,
     Sync,
     TransportFault,
-    Wait,
 )
 from ollama_bridge.core.breaker import BreakerPolicy, Mode, State
 from ollama_bridge.core.events import AttemptRepeated, CallAnswered, CallFailed, CallRefused
-from ollama_bridge.core.limiter import Limiter, Ticket
 from ollama_bridge.core.retry import RetryPolicy
 
 from .virtual import GOOD, World, delta, endpoint, last, reply, stream
@@ -202,21 +200,6 @@ def test_a_cooldown_that_others_made_longer_is_slept_through_if_it_fits() -> Non
     steps.close()
 
 
-def test_a_circuit_that_opens_while_a_call_waits_for_its_slot_is_noted() -> None:
-    world = World()
-    place = world.router.place(world.router.default.endpoint)
-    limiter, place.limiter = place.limiter, Full()
-    steps = world.flow(exchanges.whole)
-    assert isinstance(next(steps), Wait)
-    place.limiter = limiter
-    world.default = REFUSED
-    fail_visits(world)
-    its_turn = True
-    with pytest.raises(errors.CircuitOpen) as caught:
-        steps.send(its_turn)
-    assert [a.code for a in caught.value.attempts] == ["circuit_open"]
-
-
 def test_every_attempt_ends_by_the_one_deadline_of_the_call() -> None:
     world = World()
     world.script = [BROKEN, BROKEN]
@@ -238,42 +221,10 @@ def test_the_slot_is_given_back_before_every_sleep() -> None:
     world.script = [BROKEN, reply()]
     place = world.router.place(world.router.default.endpoint)
     seen: list[int] = []
-    world.on_sleep = lambda: seen.append(place.limiter.in_flight)
+    world.on_sleep = lambda: seen.append(place.model("m").limiter.in_flight)
     world.chat()
     assert seen == [0]
-    assert place.limiter.in_flight == 0
-
-
-class Full(Limiter):
-    """Grants no place by itself."""
-
-    def enter(self) -> Ticket:
-        return Ticket(granted=False)
-
-
-def test_a_call_waits_for_its_slot() -> None:
-    world = World()
-    place = world.router.place(world.router.default.endpoint)
-    place.limiter = Full()
-    steps = world.flow(exchanges.whole)
-    wait = next(steps)
-    assert isinstance(wait, Wait)
-    assert wait.until == 1060.0
-    place.limiter.in_flight += 1
-    wait.ticket.granted = True
-    wait_is_over = True
-    assert isinstance(steps.send(wait_is_over), Send)
-    steps.close()
-    assert place.limiter.in_flight == 0
-
-
-def test_a_call_that_gets_no_slot_in_time_is_refused_as_overloaded() -> None:
-    world = World()
-    world.router.place(world.router.default.endpoint).limiter = Full()
-    with pytest.raises(errors.Overloaded) as caught:
-        world.chat()
-    assert world.sent == []
-    assert [a.code for a in caught.value.attempts] == ["overloaded"]
+    assert place.model("m").limiter.in_flight == 0
 
 
 def test_shared_state_is_exchanged_when_it_is_due() -> None:
@@ -417,7 +368,7 @@ def test_a_cancelled_call_is_neutral_and_leaves_nothing_behind() -> None:
     assert isinstance(next(steps), Send)
     steps.close()
     place = world.router.place(world.router.default.endpoint)
-    assert place.limiter.in_flight == 0
+    assert place.model("m").limiter.in_flight == 0
     assert world.router.facts("default").failures == 0
 
 

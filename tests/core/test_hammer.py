@@ -65,7 +65,7 @@ def test_no_slot_no_permit_and_no_count_is_lost() -> None:
     for thread in threads:
         thread.join()
     bad, visits = place.breaker._window.totals(world.time.now)
-    assert place.limiter.in_flight == 0
+    assert place.model("m").limiter.in_flight == 0
     assert bad == sum(counted[True])
     assert visits == bad + sum(counted[False]), "answered visits count as good"
     assert place.breaker.generation == 0

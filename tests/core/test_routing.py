@@ -10,7 +10,6 @@ from ollama_bridge.core import exchanges
 from ollama_bridge.core.actions import FaultKind
 from ollama_bridge.core.breaker import BreakerPolicy, Mode, State
 from ollama_bridge.core.deadline import Deadline
-from ollama_bridge.core.limiter import Limiter
 from ollama_bridge.core.outcome import Blame
 from ollama_bridge.core.retry import RetryPolicy
 from ollama_bridge.core.visit import Visit, riding
@@ -121,9 +120,9 @@ def test_a_forked_child_is_free_of_its_parents_lock_and_calls() -> None:
     world = World()
     place = world.router.place(world.router.default.endpoint)
     threading.Thread(target=world.router.lock.acquire).start()
-    place.limiter.enter()
+    place.model("m").limiter.enter(0.0, 60.0)
     world.router.after_fork()
-    assert place.limiter.in_flight == 0
+    assert place.model("m").limiter.in_flight == 0
     assert world.chat()
 
 
@@ -137,7 +136,7 @@ def test_a_collector_that_closes_a_call_inside_the_lock_does_not_dead_lock() -> 
         assert not breaker.admits(world.time.now), "nothing changes under the holder's feet"
     world.router.report()
     assert breaker.admits(world.time.now)
-    assert world.router.place(world.router.default.endpoint).limiter.in_flight == 0
+    assert world.router.place(world.router.default.endpoint).model("m").limiter.in_flight == 0
 
 
 def test_a_visit_whose_end_was_interrupted_leaves_when_it_is_forgotten() -> None:
@@ -146,10 +145,10 @@ def test_a_visit_whose_end_was_interrupted_leaves_when_it_is_forgotten() -> None
     visit = Visit(world.router, world.router.default, deadline)
     visit.admit()
     place = world.router.place(world.router.default.endpoint)
-    assert (place.limiter.in_flight, place.breaker.admits(world.time.now)) == (1, False)
+    assert (place.model("m").limiter.in_flight, place.breaker.admits(world.time.now)) == (1, False)
     del visit
     gc.collect()
-    assert (place.limiter.in_flight, place.breaker.admits(world.time.now)) == (0, True)
+    assert (place.model("m").limiter.in_flight, place.breaker.admits(world.time.now)) == (0, True)
 
 
 def probing() -> World:
@@ -234,11 +233,3 @@ def test_the_generation_of_a_target_never_goes_back() -> None:
     seen.append(world.router.worse(world.router.default).generation)
     assert seen == sorted(seen)
     assert seen[-1] > seen[0]
-
-
-def test_a_place_is_left_once() -> None:
-    limiter = Limiter()
-    ticket = limiter.enter()
-    limiter.leave(ticket)
-    limiter.leave(ticket)
-    assert limiter.in_flight == 0

@@ -162,6 +162,8 @@ class World:
                 self.time.now += action.seconds
                 self.on_sleep()
             case Wait():
+                if action.ticket.waits:
+                    self.time.now = action.until
                 return action.ticket.granted
             case Sync():
                 self.router.home.exchange()
