@@ -90,6 +90,13 @@ class TooLarge(exceptions.APIException):
     default_detail = _SENTENCES["too_large"]
 
 
+class TooManyCalls(exceptions.Throttled):
+    """As many calls of this user are under way as ``MAX_CALLS_PER_USER`` allows."""
+
+    public_message = "Your earlier questions are still being answered. Please wait for one of them."
+    wait: float | None  # as REST framework sets it, in whole seconds
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """Why there is no answer.
@@ -191,6 +198,8 @@ def _of_rest(exc: exceptions.APIException) -> Problem:
 
 def _said(exc: exceptions.APIException, code: str) -> str:
     """Return what a permission or authenticator says itself, else our sentence."""
+    if isinstance(exc, TooManyCalls):
+        return exc.public_message
     speaks = code in _SPEAKING and exc.detail != exc.default_detail
     return str(exc.detail) if speaks else _SENTENCES.get(code, str(exc.detail))
 

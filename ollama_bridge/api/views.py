@@ -18,13 +18,15 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 from rest_framework.views import APIView, set_rollback
 
+from .. import conf
 from ..client import ollama_client
 from ..errors import OllamaBridgeError
 from . import parsers, request_ids
+from .concurrency import calls_by_user
 from .errors import Problem, of_bridge, problem_of, wait_for
 from .permissions import FromSettings
 from .serializers import ChatSerializer
-from .throttling import ChatThrottle
+from .throttling import ChatThrottle, who_asks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -127,13 +129,14 @@ class ChatView(BridgeView):
         serializer.is_valid(raise_exception=True)
         data = serializer.validated_data
         self._chosen = not _CHOICES.isdisjoint(data)
-        reply = self.get_client().chat(
-            data["message"],
-            self.get_system_prompt(data),
-            history=data.get("history", ()),
-            model=data.get("model"),
-            options=data.get("options"),
-        )
+        with calls_by_user.one(who_asks(request), conf.current().MAX_CALLS_PER_USER):
+            reply = self.get_client().chat(
+                data["message"],
+                self.get_system_prompt(data),
+                history=data.get("history", ()),
+                model=data.get("model"),
+                options=data.get("options"),
+            )
         return Response(_answer(reply, self.request_id))
 
     def get_system_prompt(self, data: Mapping[str, Any]) -> str | None:

@@ -17,9 +17,10 @@ from tests.net.crowd import chats
 from tests.net.held import Held
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from ollama_bridge.testing import FakeOllama
+    from ollama_bridge.testing.connection import Fault
     from ollama_bridge.testing.recorded import RecordedRequest
     from tests.conftest import MakeClient
 
@@ -27,12 +28,10 @@ THREADS = 100
 
 
 @pytest.fixture
-def held(fake_ollama: FakeOllama) -> Iterator[Held]:
-    """The server's answers, until the test is over."""
+def held(fake_ollama: FakeOllama) -> Held:
     held = Held()
     fake_ollama.misbehave(held)
-    yield held
-    held.let_go()
+    return held
 
 
 def until(is_so: Callable[[], bool]) -> None:
@@ -82,6 +81,7 @@ def test_a_wait_that_cannot_end_in_time_is_refused_at_once_with_a_true_retry_aft
             client.chat("Quick!", timeout=0.4)
         took = time.monotonic() - began
         assert took < 0.3, "it did not wait for its timeout"
+        assert told.value.retry_after is not None
         assert told.value.retry_after == pytest.approx(1.0 - took, abs=0.2)
         fake_ollama.behave()
         time.sleep(told.value.retry_after + 0.05)  # as its caller is told to do
@@ -117,7 +117,12 @@ def test_no_slot_is_lost_whatever_happens_to_a_hundred_callers(
     fake_ollama: FakeOllama, make_client: MakeClient
 ) -> None:
     client = make_client(max_concurrency=3, max_retries=1, circuit_breaker=False)
-    misdeeds = [faults.Reset(), faults.unavailable(), faults.Drop(), faults.Stall(0.01)]
+    misdeeds: list[Fault] = [
+        faults.Reset(),
+        faults.unavailable(),
+        faults.Drop(),
+        faults.Stall(0.01),
+    ]
     for number, fault in enumerate(misdeeds):
         fake_ollama.misbehave(fault, when=partial(_asks, str(number)))
     start = threading.Barrier(THREADS)

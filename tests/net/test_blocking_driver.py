@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ollama_bridge.core.actions import Emit, Flow, Read, Sleep, Sync, Wait
-from ollama_bridge.core.limiter import Ticket
+from ollama_bridge.core.limiter import Limiter, Ticket
 from ollama_bridge.core.types import Delta
 from ollama_bridge.state.local import LocalHome
 from ollama_bridge.transports.blocking import Conversation, drive, finish
@@ -34,6 +34,18 @@ def conversation(home: Home) -> Conversation:
     return Conversation(BlockingTransport(1), home)
 
 
+def granted() -> Ticket:
+    ticket = Limiter().enter(0.0, 60.0)
+    assert ticket is not None
+    return ticket
+
+
+def waiting() -> Ticket:
+    ticket = Ticket()
+    ticket.waits = True
+    return ticket
+
+
 def asking(action: Any) -> Flow[Any]:
     return (yield action)
 
@@ -43,7 +55,7 @@ def perform(conversation: Conversation, action: Any) -> Any:
 
 
 def test_a_slot_that_is_there_needs_no_wait(conversation: Conversation) -> None:
-    assert perform(conversation, Wait(Ticket(granted=True), time.monotonic() + 60)) is True
+    assert perform(conversation, Wait(granted(), time.monotonic() + 60)) is True
 
 
 def test_a_waiting_call_is_woken_when_its_slot_is_granted(conversation: Conversation) -> None:
@@ -57,11 +69,12 @@ def test_a_waiting_call_is_woken_when_its_slot_is_granted(conversation: Conversa
             if name == "wake" and value is not None:
                 waiting.set()
 
-    ticket = Watched(granted=False)
+    ticket = Watched()
+    ticket.waits = True
 
     def grant() -> None:
         waiting.wait(10)
-        ticket.granted = True
+        ticket.granted, ticket.waits = True, False
         assert ticket.wake is not None
         ticket.wake()
 
@@ -72,8 +85,19 @@ def test_a_waiting_call_is_woken_when_its_slot_is_granted(conversation: Conversa
 
 
 def test_a_wait_ends_with_its_time(conversation: Conversation) -> None:
-    assert perform(conversation, Wait(Ticket(granted=False), time.monotonic() + 0.02)) is False
-    assert perform(conversation, Wait(Ticket(granted=False), time.monotonic() - 1)) is False
+    assert perform(conversation, Wait(waiting(), time.monotonic() + 0.02)) is False
+    assert perform(conversation, Wait(waiting(), time.monotonic() - 1)) is False
+
+
+def test_who_was_sent_away_before_the_wait_began_does_not_wait(conversation: Conversation) -> None:
+    limiter = Limiter(1)
+    limiter.enter(0.0, 60.0)
+    ticket = limiter.enter(0.0, 60.0)
+    assert ticket is not None
+    limiter.dismiss()
+    began = time.monotonic()
+    assert perform(conversation, Wait(ticket, began + 60)) is False
+    assert time.monotonic() - began < 30
 
 
 def test_shared_state_is_exchanged_at_its_home(conversation: Conversation, home: Home) -> None:

@@ -1,0 +1,64 @@
+"""How many calls of one user, or one address, may be under way: ``MAX_CALLS_PER_USER``."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from .errors import TooManyCalls
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# The weight of the last call in what is known of how long calls take.
+_RECENT = 0.2
+
+
+class CallsByUser:
+    """Calls under way in this process. Thread-safe."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._began: dict[str, list[float]] = {}  # the oldest first
+        self._seconds: float | None = None  # that calls take, of late
+
+    @contextmanager
+    def one(self, who: str, most: int | None) -> Iterator[None]:
+        """Count a call of somebody as long as the block lasts; ``most`` is None for no limit.
+
+        Raises:
+            TooManyCalls: so many are under way; with the seconds to wait, as far as is known.
+        """
+        began = self._begin(who, most)
+        try:
+            yield
+        finally:
+            self._end(who, began)
+
+    def _begin(self, who: str, most: int | None) -> float:
+        with self._lock:
+            now = self._clock()
+            calls = self._began.get(who, [])
+            if most is not None and len(calls) >= most:
+                raise TooManyCalls(wait=self._wait(now - calls[0]))
+            self._began.setdefault(who, []).append(now)
+            return now
+
+    def _end(self, who: str, began: float) -> None:
+        with self._lock:
+            calls = self._began[who]
+            calls.remove(began)
+            if not calls:
+                del self._began[who]
+            seconds = self._clock() - began
+            known = seconds if self._seconds is None else self._seconds
+            self._seconds = known + _RECENT * (seconds - known)
+
+    def _wait(self, age: float) -> float | None:
+        return None if self._seconds is None else max(0.0, self._seconds - age)
+
+
+calls_by_user = CallsByUser()
