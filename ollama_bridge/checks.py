@@ -29,6 +29,7 @@ def register() -> None:
     checks.register(exposed_key, TAG, checks.Tags.security)
     checks.register(unverified_certificates, TAG, checks.Tags.security)
     checks.register(open_without_throttle, TAG, checks.Tags.security, deploy=True)
+    checks.register(unlimited_concurrency, TAG, deploy=True)
 
 
 def unknown_settings(**_: object) -> list[checks.CheckMessage]:
@@ -89,6 +90,20 @@ def open_without_throttle(**_: object) -> list[checks.CheckMessage]:
             "PERMISSION_CLASSES lets everybody chat, and THROTTLE_RATE is None.",
             hint='Type "THROTTLE_RATE": "60/min", or ask for a permission.',
             id="ollama_bridge.W003",
+        )
+    ]
+
+
+def unlimited_concurrency(**_: object) -> list[checks.CheckMessage]:
+    """W005: calls queue at the server, where nobody knows how long, and time out together."""
+    if conf.examine().values.get("MAX_CONCURRENCY", 0) is not None:
+        return []
+    return [
+        checks.Warning(
+            "MAX_CONCURRENCY is not set: calls that the server cannot answer yet wait there, "
+            "unseen, until they time out.",
+            hint='Type "MAX_CONCURRENCY": 1, or what the server has as OLLAMA_NUM_PARALLEL.',
+            id="ollama_bridge.W005",
         )
     ]
 

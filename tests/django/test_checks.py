@@ -32,8 +32,11 @@ def found(*, deploy: bool = False) -> dict[str, CheckMessage]:
     return {str(message.id).removeprefix("ollama_bridge."): message for message in messages}
 
 
-def test_the_defaults_pass_also_for_production() -> None:
-    assert found(deploy=True) == {}
+def test_the_defaults_pass_and_production_is_told_of_the_one_number_that_nobody_else_knows() -> (
+    None
+):
+    assert found() == {}
+    assert list(found(deploy=True)) == ["W005"]
 
 
 def test_the_app_has_a_name_for_people() -> None:
@@ -126,7 +129,7 @@ def test_an_open_chat_without_throttle_is_a_warning_for_production_only(
     settings.OLLAMA_BRIDGE = {"PERMISSION_CLASSES": permissions, "THROTTLE_RATE": None}
 
     assert found() == {}
-    assert list(found(deploy=True)) == ["W003"]
+    assert list(found(deploy=True)) == ["W003", "W005"]
 
 
 @pytest.mark.parametrize(
@@ -135,8 +138,16 @@ def test_an_open_chat_without_throttle_is_a_warning_for_production_only(
 def test_a_throttle_or_a_permission_is_enough(
     settings: LazySettings, values: dict[str, object]
 ) -> None:
-    settings.OLLAMA_BRIDGE = values
+    settings.OLLAMA_BRIDGE = {"MAX_CONCURRENCY": 1, **values}
 
+    assert found(deploy=True) == {}
+
+
+def test_calls_without_a_limit_are_a_warning_for_production_only(settings: LazySettings) -> None:
+    settings.OLLAMA_BRIDGE = {}
+    assert found() == {}
+    assert "OLLAMA_NUM_PARALLEL" in str(found(deploy=True)["W005"].hint)
+    settings.OLLAMA_BRIDGE = {"MAX_CONCURRENCY": 4}
     assert found(deploy=True) == {}
 
 
