@@ -93,6 +93,7 @@ class EndpointAdapter(HTTPAdapter):
             max_retries=RefusedOnce(),
         )
         self.proxies = {"http": proxy, "https": proxy} if proxy else {}
+        self._request_urls: dict[str, str] = {}
         manager: Any = self.poolmanager
         if proxy:
             tls = {"ssl_context": self._tls, "proxy_ssl_context": self._tls}
@@ -108,6 +109,17 @@ class EndpointAdapter(HTTPAdapter):
 
     def cert_verify(self, *_: Any, **__: Any) -> None:
         """Leave it to the TLS context: requests would load the CA file for each connection."""
+
+    def request_url(self, request: Any, proxies: Any) -> str:
+        """Return what stands in the request line; requests would parse the URL each time."""
+        found = self._request_urls.get(request.url)
+        if found is None:
+            found = self._request_urls[request.url] = super().request_url(request, proxies)
+        return found
+
+    def build_response(self, req: Any, resp: Any) -> Any:  # noqa: ARG002  # requests' call
+        """Hand on urllib3's own response: nobody here needs cookies, encodings and history."""
+        return resp
 
     def close(self) -> None:
         """Close the idle connections now: urllib3's manager only forgets its pools."""
@@ -157,14 +169,24 @@ class Opened:
         Raises:
             TransportFault: it does not come, or is larger than ``limit`` bytes.
         """
+        length = self._response.length_remaining
+        if length is not None:
+            return self._exactly(length, limit)
         body = bytearray()
-        if (self._response.length_remaining or 0) > limit:
-            raise TransportFault(FaultKind.TOO_LARGE)
         while piece := self.read(self._exchange.until):
             body += piece
             if len(body) > limit:
                 raise TransportFault(FaultKind.TOO_LARGE)
         return bytes(body)
+
+    def _exactly(self, length: int, limit: int) -> bytes:
+        if length > limit:
+            raise TransportFault(FaultKind.TOO_LARGE)
+        try:
+            return self._response.read(decode_content=False)
+        except (OSError, HTTPError) as exc:
+            fault = fault_of(exc, self._exchange)
+        raise fault
 
     def close(self) -> None:
         """Close the connection, unless the body was read to its end."""
@@ -190,7 +212,7 @@ class Line:
         prepared = self._prepare(request)
         timeout: Any = ExchangeTimeout(exchange)  # urllib3's class, as the adapter accepts it
         try:
-            response = self._adapter.send(
+            response: Any = self._adapter.send(
                 prepared,
                 stream=True,
                 timeout=timeout,
@@ -200,7 +222,7 @@ class Line:
         except (OSError, HTTPError) as exc:
             fault = fault_of(exc, exchange)
         else:
-            return Opened(response.raw, exchange)
+            return Opened(response, exchange)
         raise fault
 
     def close(self) -> None:
@@ -218,10 +240,13 @@ class Line:
             url = self._endpoint.base_url + request.path
             template = requests.Request(request.method, url, _headers(self._endpoint)).prepare()
             self._prepared[key] = template
-        prepared = template.copy()
+        prepared = requests.PreparedRequest()
+        prepared.method, prepared.url = template.method, template.url
+        headers: Any = template.headers
         if request.body is not None:
             prepared.body = request.body
-            prepared.headers["Content-Length"] = str(len(request.body))
+            headers = {**headers, "Content-Length": str(len(request.body))}
+        prepared.headers = headers
         return prepared
 
 

@@ -162,6 +162,23 @@ class _DeadlineMixin(HTTPConnection):
 
     response_class = _Response
     exchange: Exchange
+    _gathered: list[bytes] | None = None
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        """Send head and body in one piece: two would wake the server twice, once for nothing."""
+        gathered: list[bytes] = []
+        self._gathered = gathered
+        try:
+            super().request(*args, **kwargs)
+        finally:
+            self._gathered = None
+        self.send(b"".join(gathered))
+
+    def send(self, data: Any) -> None:
+        if self._gathered is None:
+            super().send(data)
+        else:
+            self._gathered.append(data)
 
     def serve(self, exchange: Exchange) -> None:
         self.exchange = exchange
