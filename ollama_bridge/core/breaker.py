@@ -82,12 +82,11 @@ class Window:
         self._good = [0] * self.BUCKETS
         self._bad = [0] * self.BUCKETS
 
-    def add(self, now: float, *, bad: bool) -> None:
-        epoch = int(now / self._width)
-        slot = epoch % self.BUCKETS
-        if self._epochs[slot] != epoch:
-            self._epochs[slot], self._good[slot], self._bad[slot] = epoch, 0, 0
-        (self._bad if bad else self._good)[slot] += 1
+    def add_good(self, now: float) -> None:
+        self._good[self._slot(now)] += 1
+
+    def add_bad(self, now: float) -> None:
+        self._bad[self._slot(now)] += 1
 
     def totals(self, now: float) -> tuple[int, int]:
         """Return (bad visits, all visits) of the window that ends now."""
@@ -95,6 +94,13 @@ class Window:
         live = [slot for slot, epoch in enumerate(self._epochs) if epoch > oldest]
         bad = sum(self._bad[slot] for slot in live)
         return bad, bad + sum(self._good[slot] for slot in live)
+
+    def _slot(self, now: float) -> int:
+        epoch = int(now / self._width)
+        slot = epoch % self.BUCKETS
+        if self._epochs[slot] != epoch:
+            self._epochs[slot], self._good[slot], self._bad[slot] = epoch, 0, 0
+        return slot
 
 
 class Breaker:
@@ -110,6 +116,7 @@ class Breaker:
         "_openings",
         "_policy",
         "_random",
+        "_records_nothing",
         "_report",
         "_state",
         "_until",
@@ -119,6 +126,7 @@ class Breaker:
         "last_error",
         "mode",
         "name",
+        "passes",
     )
 
     def __init__(
@@ -142,6 +150,9 @@ class Breaker:
         self.generation = 0
         self.last_error = ""
         self.mode = Mode.AUTO if policy.enabled else Mode.DISABLED
+        # Kept for every call to read: what mode and state come to until the next transition.
+        self.passes = True
+        self._records_nothing = self.mode is Mode.DISABLED
 
     @property
     def state(self) -> State:
@@ -156,10 +167,10 @@ class Breaker:
 
     def admits(self, now: float) -> bool:
         """Tell whether a caller would be admitted now. A pure read."""
-        if self.mode is not Mode.AUTO:
-            return self.mode is Mode.DISABLED
-        if self._state is State.CLOSED:
+        if self.passes:
             return True
+        if self.mode is Mode.FORCED_OPEN:
+            return False
         # Open until its time is over; half-open unless a probe is under way, within its lease.
         is_held = self._state is State.OPEN or self._leased
         return not is_held or now >= self._until
@@ -182,28 +193,27 @@ class Breaker:
 
         Under an open or half-open circuit this caller is the probe.
         """
-        if self.mode is Mode.DISABLED:
-            return Permit(_SETTLED)
-        if self._state is not State.CLOSED:
+        if not self.passes:
             if self._state is State.OPEN:
                 self._report(CircuitProbing(circuit=self.name))
             self._move(State.HALF_OPEN, now + min(left, LONGEST_LEASE) + LEASE_GRACE)
             self._leased = True
-        return Permit(self.generation)
+        return Permit(_SETTLED if self._records_nothing else self.generation)
 
     def is_current(self, permit: Permit) -> bool:
         """Tell whether an outcome under this permit would still count."""
         return permit.generation == self.generation
 
     def succeed(self, permit: Permit, now: float) -> None:
-        if not self._settle(permit):
+        current, permit.generation = permit.generation == self.generation, _SETTLED
+        if not current:
             return
-        if self._state is State.HALF_OPEN:
+        if self.passes:
+            self.failures = 0
+            self._window.add_good(now)
+        else:
             self._close(now)
             self._report(CircuitClosed(circuit=self.name))
-        else:
-            self.failures = 0
-            self._window.add(now, bad=False)
 
     def fail(self, permit: Permit, now: float, error: str) -> None:
         if not self._settle(permit):
@@ -213,7 +223,7 @@ class Breaker:
         if self._state is State.HALF_OPEN:
             self._open(now, self.failures)
             return
-        self._window.add(now, bad=True)
+        self._window.add_bad(now)
         if failed := self._tripped_by(now):
             if now - self._closed_at >= self._policy.window:
                 self._openings = 0
@@ -237,8 +247,7 @@ class Breaker:
 
     def set_mode(self, mode: Mode) -> None:
         self.mode = mode
-        self.generation += 1
-        self._leased = False
+        self._move(self._state, self._until)
 
     def _settle(self, permit: Permit) -> bool:
         current = permit.generation == self.generation
@@ -282,3 +291,6 @@ class Breaker:
         self._until = until
         self._leased = False
         self.generation += 1
+        is_closed = self.mode is Mode.AUTO and state is State.CLOSED
+        self._records_nothing = self.mode is Mode.DISABLED
+        self.passes = is_closed or self._records_nothing

@@ -175,9 +175,10 @@ def merged(errors: Sequence[OllamaBridgeError]) -> OllamaBridgeError:
 
 
 def _visit(trip: Trip, target: Target, exchange: Exchange) -> Flow[Answer]:
-    request = trip.call.request.to(target.model)
     with _enter(trip, target) as visit:
-        yield from _begin(trip, visit)
+        if not visit.ticket.granted:
+            yield from _begin(trip, visit)
+        request = trip.call.request.to(target.model)
         number = 0
         while True:
             number += 1

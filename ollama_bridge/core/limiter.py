@@ -75,8 +75,9 @@ class Limiter:
     def enter(self, now: float, left: float, *, batch: bool = False) -> Ticket | None:
         """Return a ticket to a caller who has ``left`` seconds, None where it waits in vain."""
         ticket = Ticket(self)
-        if self._is_free():
-            self._grant(ticket, now)
+        if self._limit is None or len(self._held) < self._limit:
+            ticket.granted = True
+            self._held[ticket] = now
             return ticket
         is_full = self._most_waiting is not None and self._ahead(batch=batch) >= self._most_waiting
         if is_full or (self.delay(now, batch=batch) or 0.0) > left:
@@ -114,9 +115,9 @@ class Limiter:
         Each slot is taken to be held for as long as slots are held of late, and a call that takes
         longer to end any moment: rather too short than too long, since calls are refused for it.
         """
-        if self._is_free():
+        if self._limit is None or len(self._held) < self._limit:
             return 0.0
-        if self._limit is None or self._seconds is None:
+        if self._seconds is None:
             return None
         rounds, place = divmod(self._ahead(batch=batch), self._limit)
         since = next(islice(self._held.values(), place, None))
@@ -126,22 +127,16 @@ class Limiter:
         """Return when one who was refused may find a slot, in seconds; None where nobody knows."""
         return self.delay(now, batch=batch) or self._seconds
 
-    def _is_free(self) -> bool:
-        return self._limit is None or len(self._held) < self._limit
-
     def _ahead(self, *, batch: bool) -> int:
         return self.waiting if batch else len(self._queue)
-
-    def _grant(self, ticket: Ticket, now: float) -> None:
-        ticket.granted, ticket.waits = True, False
-        self._held[ticket] = now
 
     def _next(self, now: float) -> Ticket | None:
         lane = self._queue or self._batch
         if not lane:
             return None
         ticket, _ = lane.popitem(last=False)
-        self._grant(ticket, now)
+        ticket.granted, ticket.waits = True, False
+        self._held[ticket] = now
         return ticket
 
     def _learn(self, seconds: float) -> None:

@@ -84,7 +84,8 @@ class RetryBudget:
         self.tokens = self.CAPACITY
 
     def earn(self) -> None:
-        self._add(self.EARNED)
+        if self.tokens < self.CAPACITY:
+            self._add(self.EARNED)
 
     def spend(self) -> bool:
         """Take a token for one repeat; False where none is left."""

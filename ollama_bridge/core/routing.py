@@ -10,6 +10,7 @@ import math
 import threading
 from collections import deque
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import CircuitOpen, OllamaBridgeError, QuotaExhausted, RateLimited
@@ -75,7 +76,17 @@ class Place:
 
     def model(self, name: str) -> ModelPlace:
         """Return what is known about a model; beginning with nothing."""
-        return self.models.get(name) or self._begin(name)
+        return self.models.get(name) or self.begin(name)
+
+    def begin(self, name: str) -> ModelPlace:
+        """Begin to know a model; the oldest idle ones may be forgotten for it."""
+        self._forget_models()
+        circuit = f"{self.endpoint.name}/{name}"
+        breaker = Breaker(circuit, self.endpoint.breaker, self._random, self._report)
+        if breaker.mode is not self.breaker.mode:
+            breaker.set_mode(self.breaker.mode)
+        self.models[name] = found = ModelPlace(breaker, self._limiter())
+        return found
 
     def cool_down(self, error: OllamaBridgeError, now: float) -> None:
         """Heed a 429 or 503 that asks for a pause; a later, shorter one does not shorten it."""
@@ -109,14 +120,6 @@ class Place:
             found.breaker.forget_probe()
             found.limiter = self._limiter()
 
-    def _begin(self, name: str) -> ModelPlace:
-        self._forget_models()
-        circuit = f"{self.endpoint.name}/{name}"
-        breaker = Breaker(circuit, self.endpoint.breaker, self._random, self._report)
-        breaker.mode = self.breaker.mode
-        self.models[name] = found = ModelPlace(breaker, self._limiter())
-        return found
-
     def _limiter(self) -> Limiter:
         return Limiter(self.endpoint.max_concurrency, self.endpoint.max_waiting)
 
@@ -134,12 +137,15 @@ class Place:
                 del self.models[name]
 
 
-def refuse_open(target: Target, circuits: Iterable[Breaker], now: float) -> None:
+def refuse_open(target: Target, circuits: tuple[Breaker, Breaker], now: float) -> None:
     """Refuse a call where a circuit does not admit it.
 
     Raises:
         CircuitOpen: with the longest of the waits, None where an operator forced it open.
     """
+    endpoint, model = circuits
+    if endpoint.passes and model.passes:
+        return
     closed_to_us = [found for found in circuits if not found.admits(now)]
     if not closed_to_us:
         return
@@ -213,23 +219,22 @@ class Router:
     def uniform(self, low: float, high: float) -> float:
         return low + (high - low) * self.random()
 
-    def soon(self, work: Callable[[], None]) -> None:
+    def soon(self, work: Callable[..., None], *args: object) -> None:
         """Do some work under the lock, now or as soon as this thread has left it.
 
         The collector may close an abandoned generator at any moment, also while this very thread
         is inside the lock. Its cleanup must neither wait for the lock nor see a half-made change.
         """
         if self.lock._is_owned():  # noqa: SLF001  # as threading.Condition asks
-            self._owed.append(work)
+            self._owed.append(partial(work, *args))
             return
         with self.lock:
-            work()
+            work(*args)
         self.report()
 
-    def wake(self, ticket: Ticket | None) -> None:
+    def wake(self, ticket: Ticket) -> None:
         """Take note, under the lock, that whoever waits with this ticket waits no more."""
-        if ticket is not None:
-            self._woken.append(ticket)
+        self._woken.append(ticket)
 
     def report(self) -> None:
         """Do what is owed, wake who waits no more, and tell the observer what happened.
@@ -340,7 +345,9 @@ class Router:
             ticket.wake()
         except RuntimeError:  # its event loop is closed: the next one may have the slot
             with self.lock:
-                self.wake(ticket.leave(self.clock.monotonic()))
+                following = ticket.leave(self.clock.monotonic())
+                if following is not None:
+                    self.wake(following)
 
     def _send_away(self, circuit: str) -> None:
         """Let all who wait under a circuit look for themselves whether it still admits them."""

@@ -45,6 +45,22 @@ class Visit:
         CircuitOpen, RateLimited, QuotaExhausted, Overloaded: at entry, refused without a request.
     """
 
+    __slots__ = (
+        "_batch",
+        "_circuits",
+        "_deadline",
+        "_limiter",
+        "_may_replay",
+        "_patience",
+        "_permits",
+        "_place",
+        "_repeats",
+        "_rides",
+        "_router",
+        "target",
+        "ticket",
+    )
+
     ticket: Ticket
 
     def __init__(
@@ -69,11 +85,18 @@ class Visit:
         self._rides = outer is not None and outer._place is place  # noqa: SLF001  # our own
         with router.lock:
             now = router.clock.monotonic()
-            found = place.model(target.model)
+            found = place.models.get(target.model) or place.begin(target.model)
             self._circuits = place.breaker, found.breaker
             self._limiter = found.limiter if slotted else Limiter()
-            self._enter(now)
+            if place.cooldown_until > now:
+                place.refuse_cooling(target, now)
+            if not self._rides:
+                refuse_open(target, self._circuits, now)
+            self._queue(now, left := deadline.left(now))
             place.budget.earn()
+            if self.ticket.granted:
+                self._take(now, left)
+        router.report()
 
     def __enter__(self) -> Self:
         return self
@@ -84,12 +107,12 @@ class Visit:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._router.soon(lambda: self._leave(error))
+        self._router.soon(self._leave, error)
 
     def __del__(self) -> None:
         """Leave, if an interrupt kept the block from doing so."""
         if getattr(self, "ticket", None) is not None and (self.ticket.granted or self._permits):
-            self._router.soon(lambda: self._leave(GeneratorExit()))
+            self._router.soon(self._leave, GeneratorExit())
 
     def admit(self) -> None:
         """Take the permits, or keep them while they still count; with a granted slot.
@@ -99,14 +122,14 @@ class Visit:
         """
         with self._router.lock:
             now = self._router.clock.monotonic()
-            self._place.refuse_cooling(self.target, now)
-            self._admit(now)
+            self._check(now)
+            self._take(now, self._deadline.left(now))
         self._router.report()
 
     def pause(self) -> None:
         """Give the slot back, before a sleep."""
         with self._router.lock:
-            self._router.wake(self.ticket.leave(self._router.clock.monotonic()))
+            self._give_back(self._router.clock.monotonic())
         self._router.report()
 
     def resume(self) -> None:
@@ -116,7 +139,9 @@ class Visit:
             CircuitOpen, RateLimited, QuotaExhausted, Overloaded: refused.
         """
         with self._router.lock:
-            self._enter(self._router.clock.monotonic())
+            now = self._router.clock.monotonic()
+            self._check(now)
+            self._queue(now, self._deadline.left(now))
 
     def give_up(self) -> Overloaded:
         """Return the error of a call whose time is over before its turn has come."""
@@ -130,9 +155,11 @@ class Visit:
         """
         with self._router.lock:
             now = self._router.clock.monotonic()
-            if not all(found.state is State.CLOSED for found in self._circuits):
+            is_closed = all(found.state is State.CLOSED for found in self._circuits)
+            if not is_closed and not self._rides:
                 self._settle(None, now)
-                self._admit(now)
+                refuse_open(self.target, self._circuits, now)
+                self._take(now, self._deadline.left(now))
         self._router.report()
 
     def fail(self, whom: Blame, error: str) -> None:
@@ -164,32 +191,41 @@ class Visit:
         with self._router.lock:
             self._place.cool_down(error, self._router.clock.monotonic())
 
-    def _enter(self, now: float) -> None:
+    def _check(self, now: float) -> None:
+        """Refuse to go on, unless the endpoint is ready, and the permits count or can be had anew.
+
+        Raises:
+            CircuitOpen, RateLimited, QuotaExhausted: refused.
+        """
         self._place.refuse_cooling(self.target, now)
         if not self._is_admitted():
             self._release()
             refuse_open(self.target, self._circuits, now)
-        ticket = self._limiter.enter(now, self._deadline.left(now), batch=self._batch)
+
+    def _queue(self, now: float, left: float) -> None:
+        ticket = self._limiter.enter(now, left, batch=self._batch)
         if ticket is None:
             raise self._overloaded(now)
         self.ticket = ticket
+
+    def _take(self, now: float, left: float) -> None:
+        self._patience = left
+        if self._permits is None and not self._rides:
+            endpoint, model = self._circuits
+            self._permits = endpoint.admit(now, left), model.admit(now, left)
 
     def _overloaded(self, now: float) -> Overloaded:
         return overloaded(self.target, self._limiter.retry_after(now, batch=self._batch))
 
     def _leave(self, error: BaseException | None) -> None:
         now = self._router.clock.monotonic()
-        self._router.wake(self.ticket.leave(now))
+        self._give_back(now)
         self._settle(error, now)
 
-    def _admit(self, now: float) -> None:
-        left = self._patience = self._deadline.left(now)
-        if self._is_admitted():
-            return
-        self._release()
-        refuse_open(self.target, self._circuits, now)
-        endpoint, model = self._circuits
-        self._permits = endpoint.admit(now, left), model.admit(now, left)
+    def _give_back(self, now: float) -> None:
+        following = self._limiter.leave(self.ticket, now)
+        if following is not None:
+            self._router.wake(following)
 
     def _is_admitted(self) -> bool:
         if self._permits is None:
@@ -202,11 +238,14 @@ class Visit:
         endpoint, model = self._circuits
         of_endpoint, of_model = self._permits
         if error is None:
-            self._place.budget.refund(self._repeats)
-            self._repeats = 0
+            if self._repeats:
+                self._place.budget.refund(self._repeats)
+                self._repeats = 0
             endpoint.succeed(of_endpoint, now)
             model.succeed(of_model, now)
-        elif isinstance(error, OllamaBridgeError):
+            self._permits = None
+            return
+        if isinstance(error, OllamaBridgeError):
             whom = blame(error, patient=self._is_patient(error))
             if whom is Blame.ENDPOINT:
                 endpoint.fail(of_endpoint, now, error.code)

@@ -98,11 +98,11 @@ def test_failures_older_than_the_window_are_forgotten() -> None:
 
 def test_the_window_counts_a_bucket_only_while_it_is_in_the_window() -> None:
     window = Window(60.0)
-    window.add(0.0, bad=True)
-    window.add(59.0, bad=False)
+    window.add_bad(0.0)
+    window.add_good(59.0)
     assert window.totals(59.9) == (1, 2)
     assert window.totals(60.0) == (0, 1)
-    window.add(60.0, bad=True)  # takes over the oldest bucket
+    window.add_bad(60.0)  # takes over the oldest bucket
     assert window.totals(60.0) == (1, 2)
 
 
