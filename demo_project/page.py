@@ -13,7 +13,7 @@ _PERIODS = {"s": "second", "m": "minute", "h": "hour", "d": "day"}
 
 
 class PageView(TemplateView):
-    """A form for one question; the rest happens in the browser."""
+    """A chat without messages; the conversation happens in the browser."""
 
     template_name = "demo/page.html"
 
@@ -22,6 +22,8 @@ class PageView(TemplateView):
         return super().get_context_data(
             classes=CLASSES,
             longest=settings.MAX_MESSAGE_CHARS,
+            most_messages=settings.MAX_HISTORY,
+            most_bytes=settings.MAX_BODY_BYTES,
             rate=in_words(settings.THROTTLE_RATE),
             model=settings.MODEL,
             url=settings.BASE_URL,

@@ -34,6 +34,10 @@ class _Tags(HTMLParser):
         return [attrs for tag, attrs in self.tags if tag in names]
 
 
+def _classes(tags: _Tags) -> set[str]:
+    return {name for _, each in tags.tags for name in (each.get("class") or "").split()}
+
+
 def _html() -> str:
     response = Client().get("/")
     assert response.status_code == 200
@@ -50,8 +54,14 @@ def test_a_strict_policy_comes_with_the_page_and_not_with_the_admin() -> None:
     policy = Client().get("/").headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
     assert "unsafe" not in policy
+    assert "connect-src 'self'" in policy
     for path in ("/admin/login/", "/nowhere", "/api/mentor/health/live/"):
         assert "Content-Security-Policy" not in Client().get(path).headers
+
+
+def test_the_browser_itself_refuses_to_make_markup_of_text() -> None:
+    policy = Client().get("/").headers["Content-Security-Policy"].split("; ")
+    assert {"require-trusted-types-for 'script'", "trusted-types 'none'"} <= set(policy)
 
 
 def test_nothing_in_it_is_inline_or_from_elsewhere() -> None:
@@ -70,16 +80,78 @@ def test_what_it_refers_to_is_there() -> None:
     for attributes in tags.of("script", "link", "img"):
         address = attributes.get("src") or attributes.get("href") or ""
         assert finders.find(address.removeprefix("/static/"))
+
+
+def test_what_the_script_looks_for_is_in_the_page() -> None:
+    tags = _Tags(_html())
+    script = _static("page.js")
     ids = {attributes.get("id") for _, attributes in tags.tags}
-    used = set(re.findall(r'find\("([\w-]+)"\)', _static("page.js")))
+    used = set(re.findall(r'find\("([\w-]+)"\)', script))
     assert used
     assert used <= ids
+    parts = set(re.findall(r'part\(turn, "([\w-]+)"\)', script))
+    assert parts
+    assert parts <= _classes(tags)
+
+
+def test_no_id_is_there_twice() -> None:
+    ids = [attributes["id"] for _, attributes in _Tags(_html()).tags if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+
+
+def test_script_and_styles_are_whole_and_need_nothing_else() -> None:
+    script = _static("page.js")
+    assert not re.search(r"^\s*(import|export)\b|import\(", script, re.MULTILINE)
+    for text in (script, _static("page.css")):
+        for elsewhere in ("://", "'//", '"//', "`//", "@import", "url("):
+            assert elsewhere not in text
 
 
 def test_answers_are_shown_as_text_only() -> None:
     script = _static("page.js")
-    for danger in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval("):
+    for danger in (
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacent",
+        "document.write",
+        "eval(",
+        "srcdoc",
+        "DOMParser",
+        "createContextualFragment",
+        "setHTML",
+    ):
         assert danger not in script
+
+
+def test_only_the_tab_remembers_the_conversation_as_the_page_says() -> None:
+    assert "no answer; only this tab remembers them, until you close it or begin anew" in _html()
+    script = _static("page.js")
+    assert "sessionStorage" in script
+    for lasting in ("localStorage", "document.cookie", "indexedDB", "caches.", "history.push"):
+        assert lasting not in script
+
+
+def test_the_conversation_is_a_log_that_starts_silent_and_what_ticks_stays_silent() -> None:
+    tags = _Tags(_html())
+    (log,) = [each for each in tags.of("section") if each.get("role") == "log"]
+    assert log["aria-live"] == "off"
+    assert log["aria-label"]
+    timers = [each for _, each in tags.tags if each.get("role") == "timer"]
+    assert len(timers) == 2
+    assert {each["aria-live"] for each in timers} == {"off"}
+
+
+def test_each_button_says_whether_it_sends_and_what_it_does() -> None:
+    buttons = _Tags(_html()).of("button")
+    assert [each["id"] for each in buttons if each["type"] == "submit"] == ["send"]
+    assert {each["type"] for each in buttons} == {"submit", "button"}
+
+
+def test_it_knows_how_much_history_the_api_takes(configure: Configure) -> None:
+    configure(MAX_HISTORY=7, MAX_BODY_BYTES=12_345)
+    (form,) = _Tags(_html()).of("form")
+    assert form["data-most-messages"] == "7"
+    assert form["data-most-bytes"] == "12345"
 
 
 def test_each_control_has_its_label() -> None:
@@ -114,7 +186,9 @@ def test_it_names_the_server_and_the_model(configure: Configure) -> None:
 def test_it_says_that_the_simulator_answers(settings: Any) -> None:
     settings.OLLAMA_BRIDGE = {}
     with simulator.standing_in("llama3.2"):
-        assert "from the bundled simulator, not from a language model" in _html()
+        html = _html()
+    assert "from the bundled simulator, not from a language model" in html
+    assert '<p class="who small simulated">Simulator</p>' in html
 
 
 def test_it_says_that_it_is_open_and_how_far(configure: Configure) -> None:
