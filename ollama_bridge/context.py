@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from contextvars import ContextVar
-from uuid import uuid4
 
 request_id: ContextVar[str] = ContextVar("ollama_bridge.request_id", default="")
 
 
 def current_request_id() -> str:
     """Return the identifier of the request being served, or a new one outside of any."""
-    return request_id.get() or uuid4().hex
+    return request_id.get() or os.urandom(16).hex()

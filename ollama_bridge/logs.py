@@ -7,6 +7,7 @@ holds a prompt, an answer or a key: events have none.
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 from .core.events import (
     AttemptRepeated,
@@ -17,8 +18,11 @@ from .core.events import (
     CircuitClosed,
     CircuitOpened,
     CircuitProbing,
-    Event,
 )
+
+if TYPE_CHECKING:
+    from .core.events import Event
+    from .errors import OllamaBridgeError
 
 calls = logging.getLogger("ollama_bridge.client")
 circuits = logging.getLogger("ollama_bridge.circuit")
@@ -26,36 +30,50 @@ circuits = logging.getLogger("ollama_bridge.circuit")
 
 def log(event: Event) -> None:
     """Write the line of an event."""
-    if isinstance(event, CircuitOpened | CircuitProbing | CircuitClosed):
-        _log_circuit(event)
-    else:
-        _log_call(event)
-
-
-def _log_call(
-    event: CallStarted | CallAnswered | AttemptRepeated | CallFailed | CallRefused,
-) -> None:
-    extra = _facts_of(event)
     match event:
         case CallStarted():
-            length = event.prompt_length
-            calls.info("Generating response for prompt (length: %d)", length, extra=extra)
+            _log_start(event)
         case CallAnswered():
-            calls.info("Response generated successfully in %.2fs", event.seconds, extra=extra)
+            _log_answer(event)
+        case AttemptRepeated() | CallFailed() | CallRefused():
+            _log_trouble(event)
+        case _:
+            _log_circuit(event)
+
+
+def _log_start(event: CallStarted) -> None:
+    if calls.isEnabledFor(logging.INFO):
+        line = "Generating response for prompt (length: %d)"
+        calls.info(
+            line, event.prompt_length, extra=_facts(event.endpoint, event.model, event.request_id)
+        )
+
+
+def _log_answer(event: CallAnswered) -> None:
+    if calls.isEnabledFor(logging.INFO):
+        extra = _facts(event.endpoint, event.model, event.request_id)
+        calls.info("Response generated successfully in %.2fs", event.seconds, extra=extra)
+
+
+def _log_trouble(event: AttemptRepeated | CallFailed | CallRefused) -> None:
+    match event:
         case AttemptRepeated():
             calls.warning(
                 "Ollama call failed (attempt %d/%d). Retrying in %.2fs",
                 event.number,
                 event.most,
                 event.delay,
-                extra=extra,
+                extra=_facts_of(event.error, event.request_id),
             )
         case CallFailed():
             line = "Ollama call failed after %d retries: %s"
+            extra = _facts_of(event.error, event.request_id)
             calls.error(line, event.repeats, event.error, extra=extra)
         case CallRefused():
             # One line for each would drown the line that says why: the circuit's own.
-            calls.debug("Ollama call refused: %s", event.error, extra=extra)
+            if calls.isEnabledFor(logging.DEBUG):
+                extra = _facts_of(event.error, event.request_id)
+                calls.debug("Ollama call refused: %s", event.error, extra=extra)
 
 
 def _log_circuit(event: CircuitOpened | CircuitProbing | CircuitClosed) -> None:
@@ -72,14 +90,9 @@ def _log_circuit(event: CircuitOpened | CircuitProbing | CircuitClosed) -> None:
             circuits.info("Circuit breaker: recovered to CLOSED state", extra=extra)
 
 
-def _facts_of(
-    event: CallStarted | CallAnswered | AttemptRepeated | CallFailed | CallRefused,
-) -> dict[str, str]:
-    if isinstance(event, CallStarted | CallAnswered):
-        return _facts(event.endpoint, event.model, request_id=event.request_id)
-    error = event.error
-    return _facts(error.endpoint, error.model, code=error.code, request_id=event.request_id)
+def _facts_of(error: OllamaBridgeError, request_id: str) -> dict[str, str]:
+    return _facts(error.endpoint, error.model, request_id, code=error.code)
 
 
-def _facts(endpoint: str, model: str, *, code: str = "", request_id: str = "") -> dict[str, str]:
+def _facts(endpoint: str, model: str, request_id: str = "", *, code: str = "") -> dict[str, str]:
     return {"endpoint": endpoint, "model": model, "code": code, "request_id": request_id}

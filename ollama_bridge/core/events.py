@@ -7,24 +7,21 @@ key. Times are in seconds.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from ..errors import OllamaBridgeError
     from .types import Usage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallStarted:
+class CallStarted(NamedTuple):
     prompt_length: int
     endpoint: str
     model: str
     request_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallAnswered:
+class CallAnswered(NamedTuple):
     seconds: float
     usage: Usage
     endpoint: str
@@ -32,8 +29,7 @@ class CallAnswered:
     request_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptRepeated:
+class AttemptRepeated(NamedTuple):
     """An attempt failed and is made again in ``delay`` seconds; ``number`` of ``most`` attempts."""
 
     number: int
@@ -43,8 +39,7 @@ class AttemptRepeated:
     request_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallFailed:
+class CallFailed(NamedTuple):
     """A call ended without an answer, after so many repeats."""
 
     repeats: int
@@ -53,16 +48,14 @@ class CallFailed:
     request_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallRefused:
+class CallRefused(NamedTuple):
     """A call ended without an answer, and without a request: a circuit is open, say."""
 
     error: OllamaBridgeError
     request_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CircuitOpened:
+class CircuitOpened(NamedTuple):
     """``circuit`` is an endpoint's name, or "endpoint/model"."""
 
     circuit: str
@@ -71,13 +64,11 @@ class CircuitOpened:
     last_error: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CircuitProbing:
+class CircuitProbing(NamedTuple):
     circuit: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CircuitClosed:
+class CircuitClosed(NamedTuple):
     circuit: str
 
 

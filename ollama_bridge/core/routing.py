@@ -200,18 +200,20 @@ class Router:
         self._news: list[Event] = []
         self._woken: list[Ticket] = []
         self._places = {found.name: Place(found, random, self._news.append) for found in endpoints}
+        self._targets = [
+            Target(place.endpoint, place.endpoint.model) for place in self._places.values()
+        ]
 
     @property
     def default(self) -> Target:
         """Where a call goes that asks for nothing else."""
-        endpoint = next(iter(self._places.values())).endpoint
-        return Target(endpoint, endpoint.model)
+        return self._targets[0]
 
     def targets(self, model: str | None) -> Sequence[Target]:
         """Return the targets of a call, in the order in which they are tried."""
-        return [
-            Target(place.endpoint, model or place.endpoint.model) for place in self._places.values()
-        ]
+        if model is None:
+            return self._targets
+        return [Target(place.endpoint, model) for place in self._places.values()]
 
     def place(self, endpoint: Endpoint) -> Place:
         return self._places[endpoint.name]

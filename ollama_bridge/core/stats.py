@@ -158,12 +158,13 @@ class Stats:
         self._tallies: dict[Where, Tally] = {}
 
     def note(self, event: Event) -> None:
-        if isinstance(event, CallAnswered):
-            where = event.endpoint, event.model
-        elif isinstance(event, CallFailed | CallRefused | AttemptRepeated):
-            where = event.error.endpoint, event.error.model
-        else:
-            return
+        match event:
+            case CallAnswered():
+                where = event.endpoint, event.model
+            case CallRefused() | CallFailed() | AttemptRepeated():
+                where = event.error.endpoint, event.error.model
+            case _:
+                return
         with self._lock:
             tally = self._tallies.get(where) or self._begin(*where)
             tally.note(event)
