@@ -7,7 +7,7 @@ holds a prompt, an answer or a key: events have none.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .core.events import (
     AttemptRepeated,
@@ -21,24 +21,13 @@ from .core.events import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .core.events import Event
     from .errors import OllamaBridgeError
 
 calls = logging.getLogger("ollama_bridge.client")
 circuits = logging.getLogger("ollama_bridge.circuit")
-
-
-def log(event: Event) -> None:
-    """Write the line of an event."""
-    match event:
-        case CallStarted():
-            _log_start(event)
-        case CallAnswered():
-            _log_answer(event)
-        case AttemptRepeated() | CallFailed() | CallRefused():
-            _log_trouble(event)
-        case _:
-            _log_circuit(event)
 
 
 def _log_start(event: CallStarted) -> None:
@@ -55,39 +44,47 @@ def _log_answer(event: CallAnswered) -> None:
         calls.info("Response generated successfully in %.2fs", event.seconds, extra=extra)
 
 
-def _log_trouble(event: AttemptRepeated | CallFailed | CallRefused) -> None:
-    match event:
-        case AttemptRepeated():
-            calls.warning(
-                "Ollama call failed (attempt %d/%d). Retrying in %.2fs",
-                event.number,
-                event.most,
-                event.delay,
-                extra=_facts_of(event.error, event.request_id),
-            )
-        case CallFailed():
-            line = "Ollama call failed after %d retries: %s"
-            extra = _facts_of(event.error, event.request_id)
-            calls.error(line, event.repeats, event.error, extra=extra)
-        case CallRefused():
-            # One line for each would drown the line that says why: the circuit's own.
-            if calls.isEnabledFor(logging.DEBUG):
-                extra = _facts_of(event.error, event.request_id)
-                calls.debug("Ollama call refused: %s", event.error, extra=extra)
+def _log_repeat(event: AttemptRepeated) -> None:
+    calls.warning(
+        "Ollama call failed (attempt %d/%d). Retrying in %.2fs",
+        event.number,
+        event.most,
+        event.delay,
+        extra=_facts_of(event.error, event.request_id),
+    )
 
 
-def _log_circuit(event: CircuitOpened | CircuitProbing | CircuitClosed) -> None:
-    endpoint, _, model = event.circuit.partition("/")
-    code = event.last_error if isinstance(event, CircuitOpened) else ""
-    extra = _facts(endpoint, model, code=code)
-    match event:
-        case CircuitOpened():
-            line = "Circuit breaker: Opening circuit after %d failures"
-            circuits.error(line, event.failures, extra=extra)
-        case CircuitProbing():
-            circuits.info("Circuit breaker: Attempting recovery (half-open state)", extra=extra)
-        case CircuitClosed():
-            circuits.info("Circuit breaker: recovered to CLOSED state", extra=extra)
+def _log_failure(event: CallFailed) -> None:
+    line = "Ollama call failed after %d retries: %s"
+    extra = _facts_of(event.error, event.request_id)
+    calls.error(line, event.repeats, event.error, extra=extra)
+
+
+def _log_refusal(event: CallRefused) -> None:
+    # One line for each would drown the line that says why: the circuit's own.
+    if calls.isEnabledFor(logging.DEBUG):
+        extra = _facts_of(event.error, event.request_id)
+        calls.debug("Ollama call refused: %s", event.error, extra=extra)
+
+
+def _log_opening(event: CircuitOpened) -> None:
+    line = "Circuit breaker: Opening circuit after %d failures"
+    circuits.error(line, event.failures, extra=_facts_of_circuit(event.circuit, event.last_error))
+
+
+def _log_probe(event: CircuitProbing) -> None:
+    line = "Circuit breaker: Attempting recovery (half-open state)"
+    circuits.info(line, extra=_facts_of_circuit(event.circuit))
+
+
+def _log_closing(event: CircuitClosed) -> None:
+    line = "Circuit breaker: recovered to CLOSED state"
+    circuits.info(line, extra=_facts_of_circuit(event.circuit))
+
+
+def _facts_of_circuit(name: str, code: str = "") -> dict[str, str]:
+    endpoint, _, model = name.partition("/")
+    return _facts(endpoint, model, code=code)
 
 
 def _facts_of(error: OllamaBridgeError, request_id: str) -> dict[str, str]:
@@ -96,3 +93,20 @@ def _facts_of(error: OllamaBridgeError, request_id: str) -> dict[str, str]:
 
 def _facts(endpoint: str, model: str, request_id: str = "", *, code: str = "") -> dict[str, str]:
     return {"endpoint": endpoint, "model": model, "code": code, "request_id": request_id}
+
+
+_LINES: dict[type[Event], Callable[[Any], None]] = {
+    CallStarted: _log_start,
+    CallAnswered: _log_answer,
+    AttemptRepeated: _log_repeat,
+    CallFailed: _log_failure,
+    CallRefused: _log_refusal,
+    CircuitOpened: _log_opening,
+    CircuitProbing: _log_probe,
+    CircuitClosed: _log_closing,
+}
+
+
+def log(event: Event) -> None:
+    """Write the line of an event."""
+    _LINES[type(event)](event)

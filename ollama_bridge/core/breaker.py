@@ -44,6 +44,11 @@ class Mode(StrEnum):
     DISABLED = "disabled"
 
 
+# Looked up once: on Python 3.11 a member of an enum costs more than most of what is done with it.
+_CLOSED, _OPEN, _HALF_OPEN = State.CLOSED, State.OPEN, State.HALF_OPEN
+_AUTO, _FORCED_OPEN, _DISABLED = Mode.AUTO, Mode.FORCED_OPEN, Mode.DISABLED
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerPolicy:
     """When a circuit opens, and for how long. Times are in seconds."""
@@ -141,7 +146,7 @@ class Breaker:
         self._random = random
         self._report = report
         self._window = Window(policy.window)
-        self._state = State.CLOSED
+        self._state = _CLOSED
         self._until = 0.0  # end of the open time, or of the probe's lease
         self._leased = False
         self._openings = 0
@@ -149,30 +154,30 @@ class Breaker:
         self.failures = 0
         self.generation = 0
         self.last_error = ""
-        self.mode = Mode.AUTO if policy.enabled else Mode.DISABLED
+        self.mode = _AUTO if policy.enabled else _DISABLED
         # Kept for every call to read: what mode and state come to until the next transition.
         self.passes = True
-        self._records_nothing = self.mode is Mode.DISABLED
+        self._records_nothing = self.mode is _DISABLED
 
     @property
     def state(self) -> State:
-        if self.mode is Mode.AUTO:
+        if self.mode is _AUTO:
             return self._state
-        return State.OPEN if self.mode is Mode.FORCED_OPEN else State.CLOSED
+        return _OPEN if self.mode is _FORCED_OPEN else _CLOSED
 
     @property
     def is_quiet(self) -> bool:
         """Whether it is closed without failures, so that little is lost with it."""
-        return self._state is State.CLOSED and not self.failures
+        return self._state is _CLOSED and not self.failures
 
     def admits(self, now: float) -> bool:
         """Tell whether a caller would be admitted now. A pure read."""
         if self.passes:
             return True
-        if self.mode is Mode.FORCED_OPEN:
+        if self.mode is _FORCED_OPEN:
             return False
         # Open until its time is over; half-open unless a probe is under way, within its lease.
-        is_held = self._state is State.OPEN or self._leased
+        is_held = self._state is _OPEN or self._leased
         return not is_held or now >= self._until
 
     def retry_after(self, now: float) -> float | None:
@@ -181,10 +186,10 @@ class Breaker:
         While a probe is under way nobody knows how long it takes, so this says one open time
         at most, rather than the whole of its lease.
         """
-        if self.mode is not Mode.AUTO or self._state is State.CLOSED:
+        if self.mode is not _AUTO or self._state is _CLOSED:
             return None
         left = max(0.0, self._until - now)
-        if self._state is State.OPEN:
+        if self._state is _OPEN:
             return left
         return min(left, self._policy.open_seconds) if self._leased else 0.0
 
@@ -194,9 +199,9 @@ class Breaker:
         Under an open or half-open circuit this caller is the probe.
         """
         if not self.passes:
-            if self._state is State.OPEN:
+            if self._state is _OPEN:
                 self._report(CircuitProbing(circuit=self.name))
-            self._move(State.HALF_OPEN, now + min(left, LONGEST_LEASE) + LEASE_GRACE)
+            self._move(_HALF_OPEN, now + min(left, LONGEST_LEASE) + LEASE_GRACE)
             self._leased = True
         return Permit(_SETTLED if self._records_nothing else self.generation)
 
@@ -220,7 +225,7 @@ class Breaker:
             return
         self.failures += 1
         self.last_error = error
-        if self._state is State.HALF_OPEN:
+        if self._state is _HALF_OPEN:
             self._open(now, self.failures)
             return
         self._window.add_bad(now)
@@ -231,7 +236,7 @@ class Breaker:
 
     def release(self, permit: Permit) -> None:
         """Settle without an outcome: cancelled, or neither good nor bad."""
-        if self._settle(permit) and self._state is State.HALF_OPEN:
+        if self._settle(permit) and self._state is _HALF_OPEN:
             self._leased = False
 
     def forget_probe(self) -> None:
@@ -240,7 +245,7 @@ class Breaker:
 
     def reset(self, now: float) -> None:
         """Return to ``auto`` and closed, with nothing remembered but the last error."""
-        self.mode = Mode.AUTO if self._policy.enabled else Mode.DISABLED
+        self.mode = _AUTO if self._policy.enabled else _DISABLED
         self._openings = 0
         self._close(now)
         self._closed_at = _NEVER
@@ -270,7 +275,7 @@ class Breaker:
         full = min(longest, self._policy.open_seconds * 2.0 ** min(self._openings, 64))
         self._openings += 1
         seconds = full * (1.0 - self._random() / 2.0)
-        self._move(State.OPEN, now + seconds)
+        self._move(_OPEN, now + seconds)
         self._report(
             CircuitOpened(
                 circuit=self.name,
@@ -281,7 +286,7 @@ class Breaker:
         )
 
     def _close(self, now: float) -> None:
-        self._move(State.CLOSED, 0.0)
+        self._move(_CLOSED, 0.0)
         self._closed_at = now
         self.failures = 0
         self._window.clear()
@@ -291,6 +296,6 @@ class Breaker:
         self._until = until
         self._leased = False
         self.generation += 1
-        is_closed = self.mode is Mode.AUTO and state is State.CLOSED
-        self._records_nothing = self.mode is Mode.DISABLED
+        is_closed = self.mode is _AUTO and state is _CLOSED
+        self._records_nothing = self.mode is _DISABLED
         self.passes = is_closed or self._records_nothing

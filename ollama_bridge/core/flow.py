@@ -15,8 +15,7 @@ cleaned up is cleaned up by ``Visit``, which never blocks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..errors import (
     AllEndpointsFailed,
@@ -38,8 +37,7 @@ if TYPE_CHECKING:
     from .types import Request, Target
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(NamedTuple):
     """What a caller wants. Times are in seconds.
 
     ``model`` is None for each endpoint's own, ``timeout`` is None for what the settings grant;
@@ -62,6 +60,7 @@ class Trip:
     def __init__(self, router: Router, call: Call) -> None:
         self.router = router
         self.call = call
+        self.now = router.clock.monotonic
         self.started = self.now()
         configured = router.default.endpoint.timeout
         granted = configured if call.timeout is None else call.timeout
@@ -69,9 +68,6 @@ class Trip:
         self.attempts: list[Attempt] = []
         self.repeats = 0
         self.sent = False
-
-    def now(self) -> float:
-        return self.router.clock.monotonic()
 
     def wall(self) -> float:
         return self.router.clock.wall()
@@ -113,14 +109,6 @@ def answer(router: Router, call: Call, exchange: Exchange) -> Flow[ChatReply]:
     """
     trip = Trip(router, call)
     targets = router.targets(call.model)
-    router.observe(
-        CallStarted(
-            prompt_length=call.prompt_length,
-            endpoint=targets[0].endpoint.name,
-            model=targets[0].model,
-            request_id=call.request_id,
-        )
-    )
     try:
         target, found = yield from _first_answer(trip, targets, exchange)
     except OllamaBridgeError as error:
@@ -149,7 +137,8 @@ def _first_answer(
         if trip.router.home.is_due(trip.now()):
             yield Sync()
         try:
-            return target, (yield from _visit(trip, target, exchange))
+            with _enter(trip, target) as visit:
+                return target, (yield from _visit(trip, visit, exchange))
         except OllamaBridgeError as error:
             if is_of_the_request(error) or len(targets) == 1:
                 raise
@@ -174,24 +163,23 @@ def merged(errors: Sequence[OllamaBridgeError]) -> OllamaBridgeError:
     return all_failed
 
 
-def _visit(trip: Trip, target: Target, exchange: Exchange) -> Flow[Answer]:
-    with _enter(trip, target) as visit:
-        if not visit.ticket.granted:
-            yield from _begin(trip, visit)
-        request = trip.call.request.to(target.model)
-        number = 0
-        while True:
-            number += 1
-            try:
-                return (yield from _attempt(trip, visit, request, exchange))
-            except OllamaBridgeError as error:
-                visit.cool_down(error)
-                delay = _repeat_after(trip, visit, number, error)
-                if delay is None:
-                    raise
-                failed = error.with_traceback(None)
-            yield from _pause(trip, visit, delay, failed)
-            yield from _resume(trip, visit, failed)
+def _visit(trip: Trip, visit: Visit, exchange: Exchange) -> Flow[Answer]:
+    if not visit.ticket.granted:
+        yield from _begin(trip, visit)
+    request = trip.call.request.to(visit.target.model)
+    number = 0
+    while True:
+        number += 1
+        try:
+            return (yield from _attempt(trip, visit, request, exchange))
+        except OllamaBridgeError as error:
+            visit.cool_down(error)
+            delay = _repeat_after(trip, visit, number, error)
+            if delay is None:
+                raise
+            failed = error.with_traceback(None)
+        yield from _pause(trip, visit, delay, failed)
+        yield from _resume(trip, visit, failed)
 
 
 def _enter(trip: Trip, target: Target) -> Visit:
@@ -247,8 +235,9 @@ def _slot(trip: Trip, visit: Visit) -> Flow[None]:
 
 
 def _attempt(trip: Trip, visit: Visit, request: Request, exchange: Exchange) -> Flow[Answer]:
+    if not trip.sent:
+        _start(trip, visit.target)
     since = trip.now()
-    trip.sent = True
     try:
         found = yield from _replayed(trip, visit, request, exchange)
     except TransportFault as fault:
@@ -260,6 +249,18 @@ def _attempt(trip: Trip, visit: Visit, request: Request, exchange: Exchange) -> 
         raise
     trip.note(visit.target, since)
     return found
+
+
+def _start(trip: Trip, target: Target) -> None:
+    trip.sent = True
+    trip.router.observe(
+        CallStarted(
+            prompt_length=trip.call.prompt_length,
+            endpoint=target.endpoint.name,
+            model=target.model,
+            request_id=trip.call.request_id,
+        )
+    )
 
 
 def _replayed(trip: Trip, visit: Visit, request: Request, exchange: Exchange) -> Flow[Answer]:

@@ -146,10 +146,9 @@ def refuse_open(target: Target, circuits: tuple[Breaker, Breaker], now: float) -
     endpoint, model = circuits
     if endpoint.passes and model.passes:
         return
-    closed_to_us = [found for found in circuits if not found.admits(now)]
-    if not closed_to_us:
+    waits = [found.retry_after(now) for found in circuits if not found.admits(now)]
+    if not waits:
         return
-    waits = [found.retry_after(now) for found in closed_to_us]
     known = [wait for wait in waits if wait is not None]
     after = max(known) if len(known) == len(waits) else None
     raise CircuitOpen(

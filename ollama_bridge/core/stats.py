@@ -27,6 +27,7 @@ BUCKETS_PER_OCTAVE = 16
 PERCENTILES = (50, 95, 99)
 OTHER = "(other)"
 _MOST_MODELS = 256
+_WITH_ERROR = (CallRefused, CallFailed, AttemptRepeated)
 _SHORTEST = 1e-6
 
 
@@ -99,19 +100,17 @@ class Tally:
         self.waiting = 0
 
     def note(self, event: CallAnswered | AttemptRepeated | CallFailed | CallRefused) -> None:
-        match event:
-            case CallAnswered():
-                self.answered += 1
-                self.latencies.add(event.seconds)
-                self.prompt_tokens += event.usage.prompt_tokens
-                self.completion_tokens += event.usage.completion_tokens
-            case AttemptRepeated():
-                self.retries += 1
-            case CallFailed():
-                self.errors[event.error.code] += 1
-            case CallRefused():
-                self.errors[event.error.code] += 1
-                self.refused += 1
+        kind = type(event)
+        if isinstance(event, CallAnswered):
+            self.answered += 1
+            self.latencies.add(event.seconds)
+            self.prompt_tokens += event.usage.prompt_tokens
+            self.completion_tokens += event.usage.completion_tokens
+        elif kind is AttemptRepeated:
+            self.retries += 1
+        else:
+            self.errors[event.error.code] += 1
+            self.refused += kind is CallRefused
 
     def merge(self, other: Tally) -> None:
         self.answered += other.answered
@@ -158,13 +157,12 @@ class Stats:
         self._tallies: dict[Where, Tally] = {}
 
     def note(self, event: Event) -> None:
-        match event:
-            case CallAnswered():
-                where = event.endpoint, event.model
-            case CallRefused() | CallFailed() | AttemptRepeated():
-                where = event.error.endpoint, event.error.model
-            case _:
-                return
+        if isinstance(event, CallAnswered):
+            where = event.endpoint, event.model
+        elif isinstance(event, _WITH_ERROR):
+            where = event.error.endpoint, event.error.model
+        else:
+            return
         with self._lock:
             tally = self._tallies.get(where) or self._begin(*where)
             tally.note(event)
