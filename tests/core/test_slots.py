@@ -304,3 +304,12 @@ def test_no_slot_is_lost_after_ten_thousand_random_cancels_and_errors() -> None:
     crowd.leave()
     assert (limiter.in_flight, limiter.waiting) == (0, 0)
     assert world.router._woken == []
+
+
+def test_a_call_that_was_never_sent_is_not_said_to_have_begun() -> None:
+    world = limited(max_waiting=0)
+    _first, _ = begun(world)
+    world.events.clear()
+    with pytest.raises(errors.Overloaded):
+        world.chat()
+    assert [type(event).__name__ for event in world.events] == ["CallRefused"]
