@@ -76,22 +76,27 @@ class Window:
 
     BUCKETS = 10
 
-    __slots__ = ("_bad", "_epochs", "_good", "_width")
+    __slots__ = ("_bad", "_epoch", "_epochs", "_good", "_slot", "_width")
 
     def __init__(self, seconds: float) -> None:
         self._width = seconds / self.BUCKETS
         self.clear()
 
     def clear(self) -> None:
+        self._epoch = -self.BUCKETS
+        self._slot = 0
         self._epochs = [-self.BUCKETS] * self.BUCKETS
         self._good = [0] * self.BUCKETS
         self._bad = [0] * self.BUCKETS
 
     def add_good(self, now: float) -> None:
-        self._good[self._slot(now)] += 1
+        if int(now / self._width) != self._epoch:
+            self._turn(now)
+        self._good[self._slot] += 1
 
     def add_bad(self, now: float) -> None:
-        self._bad[self._slot(now)] += 1
+        self._turn(now)
+        self._bad[self._slot] += 1
 
     def totals(self, now: float) -> tuple[int, int]:
         """Return (bad visits, all visits) of the window that ends now."""
@@ -100,12 +105,12 @@ class Window:
         bad = sum(self._bad[slot] for slot in live)
         return bad, bad + sum(self._good[slot] for slot in live)
 
-    def _slot(self, now: float) -> int:
-        epoch = int(now / self._width)
-        slot = epoch % self.BUCKETS
+    def _turn(self, now: float) -> None:
+        """Make the bucket of now the one that is counted in, and empty it if it is older."""
+        self._epoch = epoch = int(now / self._width)
+        self._slot = slot = epoch % self.BUCKETS
         if self._epochs[slot] != epoch:
             self._epochs[slot], self._good[slot], self._bad[slot] = epoch, 0, 0
-        return slot
 
 
 class Breaker:

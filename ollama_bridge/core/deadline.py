@@ -35,4 +35,4 @@ class Deadline(NamedTuple):
 
     def left(self, now: float) -> float:
         """Return the seconds left, never below 0."""
-        return max(0.0, self.end - now)
+        return max(self.end - now, 0.0)

@@ -18,6 +18,7 @@ from ..errors import (
 )
 
 GATEWAY_STATUSES = frozenset({502, 503, 504})
+_OF_THE_REQUEST = (RequestRejected, ContextTooLong)
 
 
 class Blame(Enum):
@@ -56,4 +57,4 @@ def _had_begun(error: OllamaBridgeError) -> bool:
 
 def is_of_the_request(error: OllamaBridgeError) -> bool:
     """Tell whether the request itself is at fault, so that no other endpoint would take it."""
-    return isinstance(error, RequestRejected | ContextTooLong)
+    return isinstance(error, _OF_THE_REQUEST)

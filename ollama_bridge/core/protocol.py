@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -91,10 +91,8 @@ def messages_of(
     messages: list[Mapping[str, str]] = []
     if system_prompt != "":
         messages.append(_message("system", system_prompt, "system_prompt"))
-    if isinstance(history, (str, Mapping)) or not isinstance(history, Iterable):
-        raise TypeError("history must be a list of mappings with role and content")
-    for number, item in enumerate(history):
-        messages.append(_history_message(item, f"history[{number}]"))
+    if history != ():
+        messages.extend(_history(history))
     if isinstance(message, str) and not message.strip():
         raise ValueError("message must not be empty")
     messages.append(_message("user", message, "message"))
@@ -217,6 +215,13 @@ def _message(role: str, content: object, name: str) -> Mapping[str, str]:
         raise ValueError(f"{name} holds a lone surrogate, which is no Unicode text")
     # A plain str: the encoder would call a subclass's methods, and a ChatReply is one.
     return {"role": role, "content": str(content)}
+
+
+def _history(history: object) -> Iterator[Mapping[str, str]]:
+    if isinstance(history, (str, Mapping)) or not isinstance(history, Iterable):
+        raise TypeError("history must be a list of mappings with role and content")
+    for number, item in enumerate(history):
+        yield _history_message(item, f"history[{number}]")
 
 
 def _history_message(item: object, name: str) -> Mapping[str, str]:

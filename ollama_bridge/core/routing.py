@@ -143,9 +143,6 @@ def refuse_open(target: Target, circuits: tuple[Breaker, Breaker], now: float) -
     Raises:
         CircuitOpen: with the longest of the waits, None where an operator forced it open.
     """
-    endpoint, model = circuits
-    if endpoint.passes and model.passes:
-        return
     waits = [found.retry_after(now) for found in circuits if not found.admits(now)]
     if not waits:
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from ..errors import OllamaBridgeError, Overloaded, Timeout
 from .breaker import State
@@ -86,15 +86,16 @@ class Visit:
         with router.lock:
             now = router.clock.monotonic()
             found = place.models.get(target.model) or place.begin(target.model)
-            self._circuits = place.breaker, found.breaker
+            endpoint, model = self._circuits = place.breaker, found.breaker
             self._limiter = found.limiter if slotted else Limiter()
             if place.cooldown_until > now:
                 place.refuse_cooling(target, now)
-            if not self._rides:
+            if not (self._rides or (endpoint.passes and model.passes)):
                 refuse_open(target, self._circuits, now)
-            self._queue(now, left := deadline.left(now))
+            left = deadline.left(now)
+            self.ticket = ticket = self._limiter.enter(now, left, batch=batch) or self._full(now)
             place.budget.earn()
-            if self.ticket.granted:
+            if ticket.granted:
                 self._take(now, left)
         router.report()
 
@@ -111,7 +112,8 @@ class Visit:
 
     def __del__(self) -> None:
         """Leave, if an interrupt kept the block from doing so."""
-        if getattr(self, "ticket", None) is not None and (self.ticket.granted or self._permits):
+        ticket = getattr(self, "ticket", None)
+        if ticket is not None and (ticket.granted or ticket.waits or self._permits):
             self._router.soon(self._leave, GeneratorExit())
 
     def admit(self) -> None:
@@ -141,7 +143,8 @@ class Visit:
         with self._router.lock:
             now = self._router.clock.monotonic()
             self._check(now)
-            self._queue(now, self._deadline.left(now))
+            left = self._deadline.left(now)
+            self.ticket = self._limiter.enter(now, left, batch=self._batch) or self._full(now)
 
     def give_up(self) -> Overloaded:
         """Return the error of a call whose time is over before its turn has come."""
@@ -202,11 +205,8 @@ class Visit:
             self._release()
             refuse_open(self.target, self._circuits, now)
 
-    def _queue(self, now: float, left: float) -> None:
-        ticket = self._limiter.enter(now, left, batch=self._batch)
-        if ticket is None:
-            raise self._overloaded(now)
-        self.ticket = ticket
+    def _full(self, now: float) -> NoReturn:
+        raise self._overloaded(now)
 
     def _take(self, now: float, left: float) -> None:
         self._patience = left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +13,10 @@ from ollama_bridge import errors
 from ollama_bridge.core import exchanges
 from ollama_bridge.core.actions import FaultKind, Flow, Send, Sleep, TransportFault, Wait
 from ollama_bridge.core.breaker import Mode
+from ollama_bridge.core.deadline import Deadline
 from ollama_bridge.core.routing import ModelPlace
 from ollama_bridge.core.types import ChatReply
+from ollama_bridge.core.visit import Visit
 
 from .virtual import World, endpoint, reply
 
@@ -235,6 +238,18 @@ def test_a_slot_whose_owner_is_gone_with_its_event_loop_goes_to_the_next() -> No
     answer(first)
     assert last.ticket.granted
     assert at(world).limiter.in_flight == 1
+
+
+def test_a_place_in_the_queue_that_is_forgotten_is_left() -> None:
+    world = limited()
+    first, _ = begun(world)
+    deadline = Deadline.after(60, now=world.time.now, configured=60)
+    visit = Visit(world.router, world.router.default, deadline)
+    assert visit.ticket.waits
+    del visit
+    gc.collect()
+    assert at(world).limiter.waiting == 0
+    first.close()
 
 
 def test_a_model_with_calls_under_way_is_not_forgotten() -> None:

@@ -1,0 +1,1 @@
+"""What the bridge costs beside others who do the same: ``python -m benchmarks``."""

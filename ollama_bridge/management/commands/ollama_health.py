@@ -1,0 +1,80 @@
+"""`manage.py ollama_health`: whether the configured server can serve."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from ... import ollama_client
+from ...reliability.document import of_health
+from ...reliability.quiet import CALLS, unlogged
+from ...reliability.wording import facts, seconds
+from ..output import ReportCommand
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ...core.health import HealthReport, Status
+    from ...reliability.wording import Fact, Tone
+
+_TONES: Final[Mapping[Status, Tone]] = {
+    "healthy": "good",
+    "degraded": "odd",
+    "unhealthy": "bad",
+}
+_MODES: Final = {
+    "auto": "{state} in this process; each process of the site has its own",
+    "forced_open": "forced open by an operator; reset it in the admin",
+    "disabled": "switched off",
+}
+HEALTHY, UNHEALTHY = 0, 1
+
+
+class Command(ReportCommand):
+    """Asks the server anew each time, and moves no circuit."""
+
+    help = "Ask the configured Ollama server whether it can serve; say what to do if not."
+    epilog = """\
+exit codes:
+  0  healthy, or degraded: the default model serves, something else does not
+  1  unhealthy: the report says why, and what to type
+  2  wrong arguments
+  3  wrong settings: stderr says which
+
+json: {"status", "endpoints": [{"status", "endpoint", "url", "reachable",
+  "version", "model", "models", "loaded", "circuit": {"state", "mode"},
+  "latency" (seconds), "retry_after", "error": {"code", "message"}}], "error"}
+"""
+    nothing: ClassVar = {"status": None, "endpoints": []}
+
+    def report(self, options: Mapping[str, Any]) -> int:
+        with nullcontext() if options["verbosity"] > 1 else unlogged(*CALLS):
+            health = ollama_client.health_check(force=True)
+        mode = ollama_client.circuit_breaker.mode
+        if options["format"] == "json":
+            endpoints = [of_health(health, mode)]
+            self.print_document({"status": health.status, "endpoints": endpoints, "error": None})
+        else:
+            self.print_lines(facts(list(_facts(health, mode)), self.paint))
+        return HEALTHY if health else UNHEALTHY
+
+
+def _facts(health: HealthReport, mode: str) -> Iterator[Fact]:
+    yield "endpoint", health.endpoint, None
+    yield "url", health.url, None
+    yield "status", health.status, _TONES[health.status]
+    if health.reachable:
+        yield "server", f"{_version(health)}, answered in {seconds(health.latency)} s", None
+    else:
+        yield "server", "not reachable", "bad"
+    for model, present in health.models.items() if health.reachable else ():
+        yield "model", f"{model}, {'present' if present else 'missing'}", None
+    if health.reachable:
+        yield "loaded", ", ".join(sorted(health.loaded)) or "no model yet", None
+    yield "circuit", _MODES[mode].format(state=health.circuit), None
+    if health.error is not None:
+        yield "error", str(health.error), "bad"
+
+
+def _version(health: HealthReport) -> str:
+    return f"Ollama {health.version}" if health.version else "of unknown version"

@@ -1,0 +1,112 @@
+"""Evidence and verdict as plain JSON values. Times are in seconds, shares in percent."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..core.health import HealthReport
+    from .evidence import Evidence, Pooling, Recovery, Retrying
+    from .plan import Plan
+    from .tally import Figures
+    from .verdict import Result, Verdict
+
+_DIGITS = 6
+
+
+def document(evidence: Evidence, verdict: Verdict, plan: Plan | None) -> dict[str, Any]:
+    """Return everything; None stands for what did not run, or is not known.
+
+    ::
+
+        passed, exit_code    the outcome
+        proven               the claims that were proven
+        results              of each part: part, state ("passed", "failed", "not run" or
+                             "interrupted"), sentences
+        plan                 requests, concurrency, duration, min_success
+        health               see ``of_health``
+        sequential,          sent, answered, unfinished, success_rate, latency (average, min, max,
+        concurrent           p95), total, requests_per_second, retries, peak_in_flight,
+                             failures (of each: code, count, sentences)
+        pooling, retries,    what the drills counted, as ``evidence`` has it
+        recovery
+        error                why nothing could run: code, message
+    """
+    health = evidence.health
+    return {
+        "passed": verdict.passed,
+        "exit_code": int(verdict.code),
+        "proven": list(verdict.proven),
+        "results": [_result(each) for each in verdict.results],
+        "plan": plan and asdict(plan),
+        "health": None if health is None else of_health(health, evidence.mode),
+        "sequential": _figures(evidence.calls.get("sequential")),
+        "concurrent": _figures(evidence.calls.get("concurrent")),
+        "pooling": evidence.pooling and _counts(evidence.pooling),
+        "retries": evidence.retries and _counts(evidence.retries),
+        "recovery": evidence.recovery and _counts(evidence.recovery),
+        "error": None,
+    }
+
+
+def of_health(report: HealthReport, mode: str) -> dict[str, Any]:
+    """Return a health report: what was asked, what it said, and the circuit with its mode."""
+    return {
+        "status": report.status,
+        "endpoint": report.endpoint,
+        "url": report.url,
+        "reachable": report.reachable,
+        "version": report.version or None,
+        "model": report.model,
+        "models": dict(report.models),
+        "loaded": sorted(report.loaded),
+        "circuit": {"state": str(report.circuit), "mode": mode},
+        "latency": round(report.latency, _DIGITS),
+        "retry_after": report.retry_after,
+        "error": report.error and {"code": report.error.code, "message": str(report.error)},
+    }
+
+
+def _result(result: Result) -> dict[str, Any]:
+    return {
+        "part": result.part,
+        "state": result.state,
+        "sentences": [each.text for each in result.sentences],
+    }
+
+
+def _counts(found: Pooling | Retrying | Recovery) -> dict[str, Any]:
+    counts = asdict(found)
+    return {
+        name: _rounded(each) if isinstance(each, float) else each for name, each in counts.items()
+    }
+
+
+def _figures(figures: Figures | None) -> dict[str, Any] | None:
+    if figures is None:
+        return None
+    return {
+        "sent": figures.sent,
+        "answered": figures.answered,
+        "unfinished": figures.unfinished,
+        "success_rate": _rounded(figures.success_rate),
+        "latency": {
+            "average": _rounded(figures.average),
+            "min": _rounded(figures.shortest),
+            "max": _rounded(figures.longest),
+            "p95": _rounded(figures.p95),
+        },
+        "total": _rounded(figures.total),
+        "requests_per_second": _rounded(figures.rate),
+        "retries": figures.retries,
+        "peak_in_flight": figures.peak,
+        "failures": [
+            {"code": each.code, "count": each.count, "sentences": list(each.sentences)}
+            for each in figures.failures
+        ],
+    }
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, _DIGITS)

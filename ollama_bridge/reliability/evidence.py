@@ -1,0 +1,95 @@
+"""What the parts of the test have found: facts only; ``judgement`` says what they are worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from ..core.health import HealthReport
+    from .tally import Figures
+
+CallPart = Literal["sequential", "concurrent"]
+Part = Literal["health", CallPart, "pooling", "retries", "recovery"]
+
+# How often a drill repeats a call that shall go well, or be refused.
+TRIES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pooling:
+    """Calls one after the other, and the connections that brought them to the server."""
+
+    calls: int
+    answered: int
+    requests: int
+    connections: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrying:
+    """Calls to a server that fails every first attempt with this status.
+
+    ``status`` is None where the settings let no status be repeated; then no call was made.
+    """
+
+    max_retries: int
+    status: int | None
+    calls: int = 0
+    answered: int = 0
+    requests: int = 0
+    retries: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Recovery:
+    """A server that is killed and comes back, as one client met it.
+
+    Attributes:
+        enabled: whether the settings have a circuit breaker at all.
+        threshold: ``FAILURE_THRESHOLD``.
+        healthy: of ``TRIES`` calls, how many the healthy server answered.
+        failed: calls that failed, until the circuit opened or ``threshold`` was reached.
+        opened: whether it opened.
+        refused: of ``TRIES`` calls, how many were refused while the circuit was open.
+        leaked: requests that reached the server, which was back, meanwhile.
+        waited: seconds until the circuit was ready for a probe.
+        probes: requests that reached the server when the time was over, before one was answered.
+        held_back: whether another call was refused while the probe was under way.
+        closed: whether the probe closed the circuit.
+        again: of ``TRIES`` calls, how many were answered in the end.
+    """
+
+    enabled: bool
+    threshold: int
+    healthy: int = 0
+    failed: int = 0
+    opened: bool = False
+    refused: int = 0
+    leaked: int = 0
+    waited: float = 0.0
+    probes: int = 0
+    held_back: bool = False
+    closed: bool = False
+    again: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Evidence:
+    """Everything that was found; None where a part did not run, or not to its end.
+
+    Attributes:
+        mode: mode of the live circuit: "auto", "forced_open" or "disabled".
+        calls: sums of the calls to the configured server.
+        trouble: why a drill could not be held.
+        cut: the part that Ctrl-C ended.
+    """
+
+    health: HealthReport | None = None
+    mode: str = "auto"
+    calls: dict[CallPart, Figures] = field(default_factory=dict)
+    pooling: Pooling | None = None
+    retries: Retrying | None = None
+    recovery: Recovery | None = None
+    trouble: dict[Part, str] = field(default_factory=dict)
+    cut: Part | None = None

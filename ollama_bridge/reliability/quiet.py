@@ -1,0 +1,47 @@
+"""Lines of a test that do not belong into the log.
+
+Logs are alarmed on. A drill opens a circuit on purpose, so its lines would be a false alarm; and
+the report already says what became of the calls that the test makes.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from ..logs import calls, circuits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_unsaid: ContextVar[frozenset[str]] = ContextVar(
+    "ollama_bridge.reliability.unsaid", default=frozenset()
+)
+
+
+class _Discretion(logging.Filter):
+    """Drops what this thread shall not say; other threads of the process say theirs."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.name not in _unsaid.get()
+
+
+@contextmanager
+def unlogged(*loggers: logging.Logger) -> Iterator[None]:
+    """Within the block this thread, and threads with a copy of its context, log nothing there."""
+    discretion = _Discretion()
+    token = _unsaid.set(_unsaid.get() | {each.name for each in loggers})
+    for each in loggers:
+        each.addFilter(discretion)
+    try:
+        yield
+    finally:
+        for each in loggers:
+            each.removeFilter(discretion)
+        _unsaid.reset(token)
+
+
+EVERYTHING = (calls, circuits)
+CALLS = (calls,)

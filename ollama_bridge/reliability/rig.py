@@ -1,0 +1,73 @@
+"""A drill's own world: a simulated server on this machine, and a client of it."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ..client import OllamaClient
+from ..errors import OllamaBridgeError
+from ..testing import FakeOllama
+from .quiet import EVERYTHING, unlogged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..core.types import ChatReply
+    from ..testing.faults import Exchange
+
+MODEL = "reliability-drill"
+
+# Only how long it waits differs from the settings: a drill shall be over soon, and it goes nowhere
+# near a proxy. (A key and headers do not go along with another address anyhow.)
+_OTHERWISE = {
+    "model": MODEL,
+    "proxy": None,
+    "retry_initial_delay": 0.01,
+    "retry_max_delay": 0.02,
+    "retry_delay": 0.02,
+}
+_GLANCE = 0.01
+
+
+@contextmanager
+def rig(**overrides: object) -> Iterator[tuple[FakeOllama, OllamaClient]]:
+    """Give a simulated server and a client of it with the settings of the site.
+
+    The client has circuits, pool and retry budget of its own, and logs nothing.
+
+    Raises:
+        OSError: this machine lets nobody listen on 127.0.0.1.
+    """
+    with (
+        unlogged(*EVERYTHING),
+        FakeOllama(models=[MODEL], answer="OK") as server,
+        OllamaClient(base_url=server.url, **_OTHERWISE, **overrides) as client,
+    ):
+        yield server, client
+
+
+def ask(
+    client: OllamaClient, number: int, timeout: float | None = None
+) -> ChatReply | OllamaBridgeError:
+    """Make the call with this number, within ``timeout`` seconds, and return what became of it."""
+    try:
+        return client.chat(f"Reliability drill, call {number}: reply with OK.", timeout=timeout)
+    except OllamaBridgeError as error:
+        return error
+
+
+class Held:
+    """A fault: the answer is kept back until somebody lets it go."""
+
+    def __init__(self) -> None:
+        self._gone = threading.Event()
+
+    def let_go(self) -> None:
+        self._gone.set()
+
+    async def reply(self, exchange: Exchange) -> None:
+        while not self._gone.is_set():
+            await exchange.sleep(_GLANCE)
+        await exchange.send(exchange.honest())

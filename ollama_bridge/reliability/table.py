@@ -1,0 +1,98 @@
+"""Evidence and verdict for people: what passed, the figures, what failed and what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .wording import columns, counted, labelled, rate, seconds, share, wrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .evidence import CallPart, Evidence
+    from .tally import Figures
+    from .verdict import State, Verdict
+    from .wording import Paint, Tone
+
+_LABELS: dict[State, tuple[str, Tone]] = {
+    "passed": ("ok", "good"),
+    "failed": ("FAILED", "bad"),
+    "not run": ("not run", "odd"),
+    "interrupted": ("interrupted", "odd"),
+}
+_HEAD = ("times in s", "sent", "answered", "success", "avg", "min", "max", "p95", "total", "per s")
+
+
+def lines(evidence: Evidence, verdict: Verdict, title: str, paint: Paint) -> list[str]:
+    """Return the report as lines of at most 80 columns, under a title."""
+    blocks = (
+        [paint("title", line) for line in wrapped(title)],
+        _results(verdict, paint),
+        _figures(evidence, paint),
+        list(_repeats(evidence)),
+        list(_failures(evidence)),
+        list(_end(verdict, paint)),
+    )
+    return [line for block in blocks if block for line in (*block, "")][:-1]
+
+
+def _results(verdict: Verdict, paint: Paint) -> list[str]:
+    return labelled(
+        [
+            (each.part, *_LABELS[each.state], [sentence.text for sentence in each.sentences])
+            for each in verdict.results
+        ],
+        paint,
+    )
+
+
+def _figures(evidence: Evidence, paint: Paint) -> list[str]:
+    if not evidence.calls:
+        return []
+    head, *rows = columns([_HEAD, *(_row(part, each) for part, each in evidence.calls.items())])
+    return [paint("head", head), *rows]
+
+
+def _row(part: CallPart, figures: Figures) -> tuple[str, ...]:
+    latencies = (figures.average, figures.shortest, figures.longest, figures.p95)
+    return (
+        part,
+        str(figures.sent),
+        str(figures.answered),
+        share(figures.success_rate),
+        *map(seconds, latencies),
+        seconds(figures.total),
+        rate(figures.rate),
+    )
+
+
+def _repeats(evidence: Evidence) -> Iterator[str]:
+    for part, figures in evidence.calls.items():
+        if figures.retries:
+            yield f"{part}: {counted(figures.retries, 'retry', 'retries')} needed"
+        if figures.unfinished:
+            yield f"{part}: {counted(figures.unfinished, 'call')} interrupted"
+
+
+def _failures(evidence: Evidence) -> Iterator[str]:
+    """Give the failures of each part by their code, and what to do about it once each."""
+    told: set[str] = set()
+    for part, figures in evidence.calls.items():
+        for failure in figures.failures:
+            yield f"{part}: {failure.count} x {failure.code}"
+            for sentence in failure.sentences:
+                if sentence not in told:
+                    yield from wrapped(sentence, first="  ")
+            told.update(failure.sentences)
+
+
+def _end(verdict: Verdict, paint: Paint) -> Iterator[str]:
+    if verdict.passed:
+        yield paint("good", "ALL TESTS PASSED!")
+    else:
+        bad = [each.part for each in verdict.results if each.state != "passed"]
+        yield from (paint("bad", line) for line in wrapped(f"NOT PASSED: {', '.join(bad)}"))
+        if verdict.proven:
+            yield "Proven all the same:"
+    for claim in verdict.proven:
+        yield f"  {claim}"

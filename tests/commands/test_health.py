@@ -1,0 +1,177 @@
+"""``manage.py ollama_health``."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ollama_bridge import ollama_client
+from ollama_bridge.management.commands import ollama_health
+from ollama_bridge.testing import FakeOllama, faults
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .conftest import Run
+
+NAME = "ollama_health"
+
+pytestmark = pytest.mark.usefixtures("configure")
+
+
+def test_a_healthy_server(run: Run, fake_ollama: FakeOllama) -> None:
+    ollama_client.chat("Load the model")
+    ended = run(NAME)
+    assert (ended.code, ended.err) == (0, "")
+    server = ended.lines.pop(3)
+    assert server.startswith("server    Ollama 0.24.0, answered in 0.")
+    assert ended.lines[:3] + ended.lines[4:] == [
+        "endpoint  default",
+        f"url       {fake_ollama.url}",
+        "status    healthy",
+        "model     llama3.2, present",
+        "loaded    llama3.2:latest",
+        "circuit   closed in this process; each process of the site has its own",
+    ]
+
+
+def test_an_absent_server(run: Run, fake_ollama: FakeOllama) -> None:
+    fake_ollama.refuse()
+    ended = run(NAME)
+    assert ended.code == 1
+    assert ended.lines[2:] == [
+        "status    unhealthy",
+        "server    not reachable",
+        "circuit   closed in this process; each process of the site has its own",
+        f"error     Cannot connect to Ollama at {fake_ollama.url}.",
+        "          Start it with: ollama serve",
+    ]
+
+
+def test_a_missing_model(run: Run, configure: Callable[..., None]) -> None:
+    configure(MODEL="qwen3:0.6b")
+    ended = run(NAME)
+    assert ended.code == 1
+    assert "model     qwen3:0.6b, missing" in ended.lines
+    assert "loaded    no model yet" in ended.lines
+    assert ended.lines[-1] == "error     Model qwen3:0.6b not found. Run: ollama pull qwen3:0.6b"
+
+
+def test_it_always_asks_anew(run: Run, fake_ollama: FakeOllama) -> None:
+    assert run(NAME).code == 0
+    fake_ollama.refuse()
+    assert run(NAME).code == 1
+    fake_ollama.listen()
+    assert run(NAME).code == 0
+
+
+def test_a_degraded_server_can_serve(run: Run) -> None:
+    ollama_client.chat("What is water?", model="llama3.2:latest")
+    ollama_client.circuit_breakers["default/llama3.2:latest"].force_open()
+    ended = run(NAME)
+    assert ended.code == 0
+    assert "status    degraded" in ended.lines
+
+
+@pytest.mark.parametrize(
+    ("mode", "told"),
+    [
+        ("force_open", "circuit   forced open by an operator; reset it in the admin"),
+        ("disable", "circuit   switched off"),
+    ],
+)
+def test_the_mode_of_an_operator_is_told(run: Run, mode: str, told: str) -> None:
+    getattr(ollama_client.circuit_breaker, mode)()
+    assert told in run(NAME).lines
+
+
+def test_every_mode_has_its_words() -> None:
+    assert set(ollama_health._MODES) == {"auto", "forced_open", "disabled"}
+
+
+def test_a_server_that_hides_its_version(run: Run, fake_ollama: FakeOllama) -> None:
+    fake_ollama.misbehave(faults.page_not_found(), path="/api/version")
+    ended = run(NAME)
+    assert ended.code == 0
+    assert "of unknown version, answered in" in ended.out
+    assert json.loads(run(NAME, "--format=json").out)["endpoints"][0]["version"] is None
+
+
+def test_the_document(run: Run, fake_ollama: FakeOllama) -> None:
+    found = json.loads(run(NAME, "--format=json").out)
+    (endpoint,) = found["endpoints"]
+    assert 0 < endpoint.pop("latency") < 30
+    assert found == {
+        "status": "healthy",
+        "endpoints": [
+            {
+                "status": "healthy",
+                "endpoint": "default",
+                "url": fake_ollama.url,
+                "reachable": True,
+                "version": "0.24.0",
+                "model": "llama3.2",
+                "models": {"llama3.2": True},
+                "loaded": [],
+                "circuit": {"state": "closed", "mode": "auto"},
+                "retry_after": None,
+                "error": None,
+            }
+        ],
+        "error": None,
+    }
+
+
+def test_the_document_of_an_unhealthy_server(run: Run, fake_ollama: FakeOllama) -> None:
+    fake_ollama.refuse()
+    ended = run(NAME, "--format=json")
+    found = json.loads(ended.out)
+    assert (ended.code, found["status"]) == (1, "unhealthy")
+    assert found["endpoints"][0]["error"] == {
+        "code": "connection_failed",
+        "message": f"Cannot connect to Ollama at {fake_ollama.url}. Start it with: ollama serve",
+    }
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_wrong_settings(run: Run, configure: Callable[..., None], form: str) -> None:
+    configure(BASE_URL="ftp://nowhere")
+    ended = run(NAME, f"--format={form}")
+    assert ended.code == 3
+    assert "BASE_URL" in ended.err
+    if form == "json":
+        found = json.loads(ended.out)
+        assert (found["status"], found["endpoints"]) == (None, [])
+        assert found["error"]["code"] == "misconfigured"
+    else:
+        assert ended.out == ""
+
+
+def test_an_interrupt_is_a_code(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ollama_client, "health_check", interrupted)
+    assert run(NAME).code == 130
+
+
+def test_it_moves_no_circuit_and_logs_nothing(
+    run: Run, fake_ollama: FakeOllama, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    fake_ollama.refuse()
+    for _ in range(6):
+        run(NAME)
+    assert ollama_client.circuit_breaker.failures == 0
+    assert caplog.records == []
+    ollama_client.close()
+    run(NAME, "--verbosity=2")
+    assert "OllamaClient initialized" in caplog.text
+
+
+def test_colours_are_for_terminals(run: Run) -> None:
+    assert "\x1b[32;1mhealthy\x1b[0m" in run(NAME, "--force-color").out
+    assert "\x1b" not in run(NAME).out

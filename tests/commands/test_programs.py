@@ -1,0 +1,191 @@
+"""The commands as programs: in a terminal of 80 columns, through a pipe, and interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import ollama_bridge
+from ollama_bridge.management.commands import ollama_reliability_test
+from ollama_bridge.reliability.verdict import Code
+from ollama_bridge.testing import FakeOllama, faults, when
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(ollama_bridge.__file__).parents[1]
+SECONDS = 60
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+posix = pytest.mark.skipif(os.name != "posix", reason="it needs a pseudo terminal and signals")
+
+
+@pytest.fixture
+def start(fake_ollama: FakeOllama) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a command of a site whose server is the fake one."""
+    children: list[subprocess.Popen[str]] = []
+
+    def start(*words: str, **options: Any) -> subprocess.Popen[str]:
+        environment = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "tests.settings",
+            "OLLAMA_BASE_URL": fake_ollama.url,
+            "OLLAMA_RETRY_MAX_DELAY": "0.02",
+            "TERM": "xterm-256color",
+            **options.pop("environment", {}),
+        }
+        child = subprocess.Popen(  # noqa: S603  # our own interpreter and arguments
+            [sys.executable, "-W", "error", "manage.py", *words],
+            cwd=ROOT,
+            env=environment,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
+        )
+        children.append(child)
+        return child
+
+    yield start
+    for child in children:
+        child.kill()
+        child.communicate()
+
+
+@pytest.fixture
+def _interrupts_are_heeded() -> Iterator[None]:
+    """Undo what a shell does to what it starts in the background: children would ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def on_a_terminal(start: Callable[..., subprocess.Popen[str]], *words: str) -> tuple[int, str]:
+    """Run a command on a terminal of 80 columns; return its code and all that it writes there."""
+    import fcntl  # noqa: PLC0415  # not on Windows
+    import termios  # noqa: PLC0415  # the same
+
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    child = start(*words, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    written = bytearray()
+    try:
+        while data := os.read(ours, 65536):
+            written += data
+    except OSError:  # on Linux, this is how a terminal says that nobody writes any more
+        pass
+    finally:
+        os.close(ours)
+    return child.wait(SECONDS), written.decode().replace("\r\n", "\n")
+
+
+@posix
+def test_a_flaky_server_in_a_terminal(
+    start: Callable[..., subprocess.Popen[str]], fake_ollama: FakeOllama
+) -> None:
+    fake_ollama.misbehave(faults.unavailable(), when=when.odd_attempts())
+    code, written = on_a_terminal(start, "ollama_reliability_test", "--requests=5")
+    assert code == 0
+    assert "concurrent \x1b" in written  # a live bar
+    report = written[written.index("Reliability of") :]
+    assert "\x1b[32;1mALL TESTS PASSED!\x1b[0m" in report
+    assert "sequential: 5 retries needed" in report
+    lines = ESCAPE.sub("", report).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[-4:] == [
+        "  connection pooling",
+        "  retry logic",
+        "  circuit breaker pattern",
+        "  concurrent request handling",
+    ]
+
+
+@posix
+def test_no_color_in_a_terminal(
+    start: Callable[..., subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert COLOUR.search(on_a_terminal(start, "ollama_health")[1])
+    monkeypatch.setenv("NO_COLOR", "1")
+    code, written = on_a_terminal(start, "ollama_health")
+    assert code == 0
+    assert "status    healthy" in written
+    assert not COLOUR.search(written)
+
+
+def test_an_absent_server_through_a_pipe(
+    start: Callable[..., subprocess.Popen[str]], fake_ollama: FakeOllama
+) -> None:
+    fake_ollama.refuse()
+    child = start("ollama_reliability_test", "--format=json")
+    out, err = child.communicate(timeout=SECONDS)
+    found = json.loads(out)
+    assert child.returncode == found["exit_code"] == 3
+    assert found["proven"] == ["connection pooling", "retry logic", "circuit breaker pattern"]
+    assert "\x1b" not in out + err
+    assert err.splitlines()[0] == f"health: asking {fake_ollama.url}"
+
+
+@posix
+@pytest.mark.usefixtures("_interrupts_are_heeded")
+def test_an_interrupt_ends_it_soon_with_what_was_measured(
+    start: Callable[..., subprocess.Popen[str]], fake_ollama: FakeOllama
+) -> None:
+    """Two calls are answered, the third never is: nothing but the interrupt ends it in time."""
+    fake_ollama.misbehave(faults.BlackHole(), when=lambda request: "call 3:" in request.prompt)
+    child = start("ollama_reliability_test", "--format=json", environment={"OLLAMA_TIMEOUT": "600"})
+    fake_ollama.wait_for(lambda server: len(server.chats) == 3, SECONDS)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=SECONDS)
+    found = json.loads(out)
+    assert child.returncode == found["exit_code"] == 130
+    sequential = found["sequential"]
+    assert (sequential["sent"], sequential["answered"], sequential["unfinished"]) == (3, 2, 1)
+    assert found["results"][1]["state"] == "interrupted"
+    assert found["recovery"] is None
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["ollama_reliability_test", "--concurrency=1"], 2, "--concurrency must be from 2"),
+        (["ollama_health", "--always"], 2, "unrecognized arguments: --always"),
+    ],
+)
+def test_wrong_arguments(
+    start: Callable[..., subprocess.Popen[str]], words: list[str], code: int, told: str
+) -> None:
+    child = start(*words)
+    out, err = child.communicate(timeout=SECONDS)
+    assert (child.returncode, out) == (code, "")
+    assert told in err
+
+
+@pytest.mark.parametrize("command", ["ollama_reliability_test", "ollama_health"])
+def test_the_help_tells_the_exit_codes(
+    start: Callable[..., subprocess.Popen[str]], command: str
+) -> None:
+    out, _ = start(command, "--help", environment={"COLUMNS": "80"}).communicate(timeout=SECONDS)
+    assert "exit codes:\n  0 " in out
+    assert "json: " in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_the_readme_names_options_that_exist() -> None:
+    told = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = told.split("\n## Commands\n")[1].split("\n## ")[0]
+    parser = ollama_reliability_test.Command().create_parser("manage.py", "ollama_reliability_test")
+    options = {name for action in parser._actions for name in action.option_strings}
+    named = set(re.findall(r"--[a-z][a-z-]+", section))
+    assert {"--requests", "--concurrency", "--duration", "--min-success", "--format"} <= named
+    assert named <= options
+    codes = [row.split("|")[1].strip() for row in section.splitlines() if re.match(r"\| \d", row)]
+    assert [int(code) for code in codes] == sorted(Code)
