@@ -7,7 +7,7 @@ RUN = $(VENV)/bin/python
 PIP = $(RUN) -m pip install --quiet --disable-pip-version-check
 STRICT = ollama_bridge/core/*,ollama_bridge/errors.py,ollama_bridge/conf.py
 
-.PHONY: help demo test lint soak matrix clean
+.PHONY: help demo test lint soak matrix bench clean
 
 help:
 	@echo 'make demo    the site on http://$(ADDRESS), with Ollama or with a simulator of it'
@@ -15,6 +15,7 @@ help:
 	@echo 'make lint    style, types, layers, system checks'
 	@echo 'make soak    the long tests (some minutes)'
 	@echo 'make matrix  the test suite on each Python and Django that is supported and installed'
+	@echo 'make bench   what a call costs, beside others who do the same (some minutes)'
 	@echo 'make clean   remove the environment and everything that was made from the sources'
 	@echo
 	@echo 'Needs Python 3.11 or newer. Another than python3:  make demo PYTHON=python3.12'
@@ -45,6 +46,9 @@ soak: $(VENV)/.for-test
 
 matrix: $(VENV)/.for-matrix
 	$(RUN) -m nox
+
+bench: $(VENV)/.for-bench
+	$(RUN) -m benchmarks
 
 clean:
 	rm -rf $(VENV) .nox build dist htmlcov .coverage .coverage.* .hypothesis
@@ -79,3 +83,8 @@ $(VENV)/.for-lint: $(VENV)/.made pyproject.toml
 $(VENV)/.for-matrix: $(VENV)/.made pyproject.toml
 	@$(PIP) --group matrix
 	@touch $@
+
+$(VENV)/.for-bench: $(VENV)/.made pyproject.toml
+	@echo 'Installing ollama_bridge and what it is measured against …'
+	@$(PIP) --editable . --group benchmarks
+	@touch $@ $(VENV)/.for-demo

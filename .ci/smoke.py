@@ -6,6 +6,7 @@ Run it in an empty folder with a Python that has the wheel installed, and nothin
 import os
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import distribution
 from importlib.resources import files
 from pathlib import Path
@@ -22,7 +23,11 @@ OLLAMA_BRIDGE = {"PERMISSION_CLASSES": ["rest_framework.permissions.AllowAny"]}
 """
 URLS = """
 from django.urls import include, path
-urlpatterns = [path("api/mentor/", include("ollama_bridge.urls"))]
+from django.contrib import admin
+urlpatterns = [
+    path("api/mentor/", include("ollama_bridge.urls")),
+    path("admin/", admin.site.urls),
+]
 """
 
 
@@ -44,7 +49,8 @@ def new_project() -> None:
     Path("scratch/urls.py").write_text(URLS)
     _python("manage.py", "check", "--fail-level", "WARNING")
     _python("manage.py", "migrate", "--verbosity", "0")
-    _python("manage.py", "ollama_simulator", "--help", quiet=True)
+    for command in ("ollama_simulator", "ollama_health", "ollama_reliability_test"):
+        _python("manage.py", command, "--help", quiet=True)
 
 
 def a_chat() -> None:
@@ -63,6 +69,15 @@ def a_chat() -> None:
     print(chat.json())
 
 
+def the_admin_page() -> None:
+    user = import_module("django.contrib.auth").get_user_model()
+    client = Client(SERVER_NAME="localhost")
+    client.force_login(user.objects.create_superuser("ada"))
+    page = client.get("/admin/ollama_bridge/endpointstate/")
+    assert "this process" in page.content.decode()
+    assert files("ollama_bridge").joinpath("static/ollama_bridge/admin.css").is_file()
+
+
 def _python(*arguments: str, quiet: bool = False) -> None:
     output = subprocess.DEVNULL if quiet else None
     subprocess.run([sys.executable, *arguments], check=True, stdout=output)
@@ -72,4 +87,5 @@ if __name__ == "__main__":
     what_is_installed()
     new_project()
     a_chat()
+    the_admin_page()
     print("The wheel works.")

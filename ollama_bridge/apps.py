@@ -3,6 +3,7 @@
 from django.apps import AppConfig
 
 from . import checks
+from .client import ollama_client
 
 
 class OllamaBridgeConfig(AppConfig):
@@ -11,4 +12,7 @@ class OllamaBridgeConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from . import modes  # noqa: PLC0415  # it needs the models, which exist from now on
+
         checks.register()
+        ollama_client.governed_by(modes.govern)

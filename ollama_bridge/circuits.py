@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from .core.breaker import Mode
@@ -19,6 +20,23 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointFacts:
+    """An endpoint of the settings, without its key.
+
+    Attributes:
+        name: as in ``circuit_breakers``.
+        url: its address; settings allow no user name and no password there.
+        model: the model that is asked unless a call names another.
+        cooldown: seconds for which the server asked to be left alone, 0 where it did not.
+    """
+
+    name: str
+    url: str
+    model: str
+    cooldown: float
 
 
 class CircuitBreaker:
@@ -143,3 +161,17 @@ def breakers_of(router: Callable[[], Router]) -> dict[str, CircuitBreaker]:
     """Return all circuit breakers by name: "endpoint" and, once called, "endpoint/model"."""
     named = router().named()
     return {name: CircuitBreaker(router, target, name) for name, target in named.items()}
+
+
+def endpoints_of(router: Router) -> dict[str, EndpointFacts]:
+    """Return all endpoints by name, in the order of the settings."""
+    return {
+        name: EndpointFacts(
+            name=name,
+            url=target.endpoint.base_url,
+            model=target.model,
+            cooldown=router.cooldown(target.endpoint),
+        )
+        for name, target in router.named().items()
+        if "/" not in name
+    }

@@ -7,15 +7,17 @@ import difflib
 import os
 import threading
 import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar
 
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 from django.views.decorators.debug import sensitive_variables
 
 from . import conf
-from .circuits import CircuitBreaker, breaker_of, breakers_of
+from .circuits import CircuitBreaker, EndpointFacts, breaker_of, breakers_of, endpoints_of
 from .context import current_request_id
 from .core import exchanges
 from .core.flow import Call
@@ -24,7 +26,7 @@ from .errors import without_frames
 from .rules import A_YEAR, Duration, InvalidError, Name, Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from types import TracebackType
 
     from .core.health import HealthReport
@@ -35,6 +37,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _clients: weakref.WeakSet[OllamaClient] = weakref.WeakSet()
+
+
+class Governing(Protocol):
+    """What moves the circuits of one engine as operators wish. Its methods never raise."""
+
+    def look(self, changed: str = "") -> None:
+        """Take over what operators wish now; ``changed`` names an endpoint whose mode is new."""
+
+    def end(self) -> None:
+        """Move nothing any more; what it knows stays for its successor."""
+
+
+Governor: TypeAlias = Callable[
+    [Callable[[], Mapping[str, CircuitBreaker]], Governing | None], Governing
+]
+"""Begins to govern these circuits; the second argument is what did so until now, if anything."""
 
 
 class OllamaClient:
@@ -55,16 +73,23 @@ class OllamaClient:
         ImproperlyConfigured: at the first call, a setting is wrong.
     """
 
+    # Given by the app to the client of the process, and to no other.
+    _governor: Governor | None = None
+
     def __init__(self, **overrides: object) -> None:
         self._overrides = {_setting(name): value for name, value in overrides.items()}
         if "BASE_URL" in self._overrides:  # a key is for its own server, and headers may hold one
             self._overrides = {"API_KEY": None, "HEADERS": {}, **self._overrides}
         self._lock = threading.Lock()
         self._engine: Engine | None = None
+        self._inherited: Engine | None = None  # a parent's, in a forked child before its first call
+        self._governing: Governing | None = None
+        self._running_since: datetime | None = None
         _clients.add(self)
 
     def __repr__(self) -> str:
-        state = "idle" if self._engine is None else self._engine.router.default.name
+        engine = self._engine or self._inherited
+        state = "idle" if engine is None else engine.router.default.name
         return f"<OllamaClient {state}>"
 
     def __enter__(self) -> Self:
@@ -114,7 +139,8 @@ class OllamaClient:
         settings = engine.settings
         if system_prompt is None:
             system_prompt = settings.SYSTEM_PROMPT
-        keep_alive = _given("keep_alive", Duration(), keep_alive, '300 or "5m"')
+        if keep_alive is not None:
+            keep_alive = _given("keep_alive", Duration(), keep_alive, '300 or "5m"')
         try:
             request = ChatRequest(
                 messages=messages_of(message, system_prompt, history),
@@ -128,8 +154,8 @@ class OllamaClient:
         call = Call(
             request=request,
             request_id=current_request_id(),
-            model=_given("model", Name(), model, '"llama3.2"'),
-            timeout=_seconds(timeout),
+            model=None if model is None else _given("model", Name(), model, '"llama3.2"'),
+            timeout=None if timeout is None else _seconds(timeout),
             prompt_length=len(message),
         )
         return engine.answer(call, exchanges.whole)
@@ -165,12 +191,41 @@ class OllamaClient:
         """All circuit breakers by name: "endpoint" and, once called, "endpoint/model"."""
         return breakers_of(self._router)
 
+    @property
+    def endpoints(self) -> dict[str, EndpointFacts]:
+        """All endpoints by name: address, model, and for how long it asked to be left alone."""
+        return endpoints_of(self._router())
+
+    @property
+    def running_since(self) -> datetime | None:
+        """When circuits and counters began: at the first call, and after a change of settings."""
+        return self._running_since
+
+    def governed_by(self, governor: Governor) -> None:
+        """Let something else move the circuits too, from the next start on; ``apps`` does."""
+        self._governor = governor
+
+    def mode_changed(self, endpoint: str) -> None:
+        """Take over at once the mode that an operator has just stored for an endpoint."""
+        governing = self._governing
+        if governing is not None and self._engine is not None:
+            governing.look(endpoint)
+
     def close(self) -> None:
         """Close idle connections and forget circuits. The next call starts afresh."""
+        self._stop(forget=True)
+
+    def _stop(self, *, forget: bool) -> None:
         with self._lock:
-            engine, self._engine = self._engine, None
+            engine = self._engine or self._inherited
+            self._engine = self._inherited = self._running_since = None
+            governing = self._governing
+            if forget:
+                self._governing = None
         if engine is not None:
             engine.close()
+        if governing is not None:
+            governing.end()
 
     def _router(self) -> Router:
         return self._running().router
@@ -179,21 +234,33 @@ class OllamaClient:
         return self._engine or self._start()
 
     def _start(self) -> Engine:
+        with self._lock:
+            if self._engine is None:
+                engine = self._inherited or self._new()
+                # All first callers wait here for what operators wish; the governor sees to it
+                # that this is not for long.
+                if self._governor is not None:
+                    self._governing = self._governor(
+                        lambda: breakers_of(lambda: engine.router), self._governing
+                    )
+                self._engine, self._inherited = engine, None
+            return self._engine
+
+    def _new(self) -> Engine:
         # Loads requests, which takes a while: not before somebody calls.
         from .engine import Engine  # noqa: PLC0415
 
-        with self._lock:
-            if self._engine is None:
-                settings = (
-                    conf.Settings.build(self._overrides) if self._overrides else conf.current()
-                )
-                self._engine = Engine(settings)
-            return self._engine
+        settings = conf.Settings.build(self._overrides) if self._overrides else conf.current()
+        self._running_since = datetime.now(UTC)
+        return Engine(settings)
 
     def _after_fork(self) -> None:
+        """Keep what is known; the first call of the child starts again what a fork ends."""
         self._lock = threading.Lock()
-        if self._engine is not None:
-            self._engine.after_fork()
+        engine = self._engine or self._inherited
+        if engine is not None:
+            engine.after_fork()
+        self._engine, self._inherited = None, engine
 
 
 ollama_client = OllamaClient()
@@ -208,19 +275,15 @@ def _setting(argument: str) -> str:
     raise TypeError(f"OllamaClient() got an unexpected argument {argument!r}{hint}")
 
 
-def _given(name: str, rule: Rule[T], value: object, example: str) -> T | None:
+def _given(name: str, rule: Rule[T], value: object, example: str) -> T:
     """Return an argument as its rule has it; never quote it, it may be a prompt in its place."""
-    if value is None:
-        return None
     try:
         return rule.clean(value)
     except InvalidError:
         raise ValueError(f"{name} has a wrong value. Type for example {example}") from None
 
 
-def _seconds(timeout: float | None) -> float | None:
-    if timeout is None:
-        return None
+def _seconds(timeout: float) -> float:
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
     if not 0 < timeout <= A_YEAR:
@@ -231,7 +294,8 @@ def _seconds(timeout: float | None) -> float | None:
 @receiver(setting_changed)
 def _forget_settings(*, setting: str, **_: object) -> None:
     if setting == conf.DICT:
-        _close_all()
+        for client in list(_clients):
+            client._stop(forget=False)  # noqa: SLF001  # our own
 
 
 @atexit.register

@@ -1,0 +1,219 @@
+"""What the page shows, and to whom."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+from django.contrib.staticfiles import finders
+from django.core.exceptions import ImproperlyConfigured
+from django.urls import reverse
+
+from ollama_bridge import OllamaBridgeError, ollama_client
+from ollama_bridge.models import EndpointState, Mode
+from ollama_bridge.testing import FakeOllama, faults
+
+from .panel import PAGE, Shown, Visit
+
+if TYPE_CHECKING:
+    from pytest_django import Settings
+
+Configure = Callable[..., None]
+See = Callable[[str], Visit]
+QUESTION = "What is water?"
+ALL_ACTIONS = ["check", "reset", "force-open", "disable"]
+
+
+def ask(times: int = 1, model: str | None = None) -> None:
+    for _ in range(times):
+        with suppress(OllamaBridgeError):
+            ollama_client.chat(QUESTION, model=model)
+
+
+class TestWhoSees:
+    @pytest.mark.parametrize("role", ["superuser", "operator"])
+    def test_everything(self, visit: See, role: str) -> None:
+        assert visit(role).page().actions == ALL_ACTIONS
+
+    def test_the_page_without_its_buttons(self, visit: See) -> None:
+        page = visit("viewer").page()
+        assert "http://127.0.0.1" in page.text
+        assert page.actions == []
+        assert "Force" not in page.text
+
+    def test_nothing_without_permission(self, visit: See) -> None:
+        assert visit("staff").client.get(PAGE).status_code == 403
+
+    @pytest.mark.parametrize("role", ["visitor", "anonymous"])
+    def test_only_the_login_without_being_staff(self, visit: See, role: str) -> None:
+        assert visit(role).client.get(PAGE).headers["Location"] == f"/admin/login/?next={PAGE}"
+
+    def test_it_on_the_front_page_of_the_admin(self, visit: See) -> None:
+        assert PAGE in visit("viewer").client.get(reverse("admin:index")).content.decode()
+        assert PAGE not in visit("staff").client.get(reverse("admin:index")).content.decode()
+
+
+class TestAnEndpoint:
+    def test_is_there_without_any_call_or_row(self, visit: See, fake_ollama: FakeOllama) -> None:
+        text = visit("viewer").page().text
+        assert f"Server {fake_ollama.url} Model llama3.2 Mode Automatic" in text
+        assert "all models Closed - 0 - 0 - - -" in text
+        assert fake_ollama.requests == []
+
+    def test_has_its_figures_and_those_of_its_models(self, visit: See) -> None:
+        ask(3)
+        ask(model="absent")
+        text = visit("viewer").page().text
+        assert "all models Closed - 0 - 4 75.0 % " in text
+        assert "llama3.2 Closed - 0 - 3 100.0 % " in text
+        assert "absent Closed - 0 - 1 0.0 % - -" in text
+
+    def test_that_failed_says_why_and_until_when(
+        self, visit: See, configure: Configure, fake_ollama: FakeOllama
+    ) -> None:
+        configure(OPEN_SECONDS=20)
+        fake_ollama.refuse()
+        ask(6)
+        text = visit("viewer").page().text
+        assert "default Open Server" in text
+        assert "connection_failed the server was not reached, or hung up 6, 1 refused 0.0 %" in text
+        left = ollama_client.circuit_breaker.retry_after
+        assert left is not None
+        assert any(f"Open in {seconds} s 5" in text for seconds in range(int(left), int(left) + 3))
+
+    def test_that_serves_all_models_but_one_says_which(
+        self, visit: See, configure: Configure
+    ) -> None:
+        with FakeOllama(models=["llama3.2", "other"]) as server:
+            configure(BASE_URL=server.url, FAILURE_THRESHOLD=1)
+            server.misbehave(faults.server_error())
+            ask(model="other")
+        text = visit("viewer").page().text
+        assert "default Closed Server" in text
+        assert "all models Closed" in text
+        assert "other Open in " in text
+
+    def test_whose_probe_is_due_says_so(
+        self, visit: See, configure: Configure, fake_ollama: FakeOllama
+    ) -> None:
+        configure(OPEN_SECONDS=0.001, FAILURE_THRESHOLD=1)
+        fake_ollama.refuse()
+        ask()
+        assert "Open with the next call 1" in visit("viewer").page().text
+
+    def test_that_cools_down_says_so(self, visit: See, fake_ollama: FakeOllama) -> None:
+        fake_ollama.misbehave(faults.rate_limited(retry_after=30))
+        ask()
+        assert "Cooldown The server asked for a pause: next try in " in visit("viewer").page().text
+
+    def test_tells_who_set_its_mode_when_and_why(self, visit: See) -> None:
+        operator = visit("operator")
+        operator.act("force-open", reason="Heat <b>wave</b>")
+        operator.act("check")
+        page = operator.page()
+        year = EndpointState.objects.get().changed_at.year
+        assert "Mode Forced open Heat <b>wave</b> operator, " in page.text
+        assert str(year) in page.text
+        assert "&lt;b&gt;" in page.html
+
+    def test_does_not_name_the_operator_of_an_older_change(self, visit: See) -> None:
+        operator = visit("operator")
+        operator.act("force-open", reason="drill")
+        EndpointState.objects.change("default", Mode.DISABLED, "by a script")
+        text = operator.page().text
+        assert "Mode Disabled by a script" in text
+        assert "operator, " not in text
+
+    def test_tells_that_this_process_has_another_mode(self, visit: See) -> None:
+        ollama_client.circuit_breaker.disable()
+        assert "Mode Automatic In this process: Disabled (" in visit("viewer").page().text
+
+    def test_has_a_history(self, visit: See) -> None:
+        operator = visit("operator")
+        address = reverse("admin:ollama_bridge_endpointstate_history", args=["default"])
+        assert operator.client.get(address).status_code == 200
+        operator.act("check")
+        operator.act("force-open", reason="drill")
+        shown = Shown(operator.client.get(address).content.decode()).text
+        assert "Checked endpoint default: healthy" in shown
+        assert "Forced endpoint default open: drill" in shown
+        elsewhere = reverse("admin:ollama_bridge_endpointstate_history", args=["nowhere"])
+        assert operator.client.get(elsewhere).status_code == 302
+
+
+class TestThePage:
+    def test_says_what_is_of_this_process_and_what_of_all(self, visit: See) -> None:
+        text = visit("viewer").page().text
+        assert f"those of this process (number {os.getpid()}, since " in text
+        assert "Modes are stored for all processes , which follow within 5 seconds." in text
+
+    def test_lists_no_rows_to_edit(self, visit: See) -> None:
+        EndpointState.objects.change("default", Mode.AUTO)
+        superuser = visit("superuser")
+        for address in ("add/", "default/delete/"):
+            assert superuser.client.get(PAGE + address).status_code == 404
+        assert superuser.client.get(f"{PAGE}default/change/").headers["Location"] == PAGE
+
+    def test_has_nothing_inline(self, visit: See) -> None:
+        page = visit("superuser").page()
+        assert page.of("style") == []
+        assert all(script.get("src") for script in page.of("script"))
+        for _, attributes in page.tags:
+            assert not [name for name in attributes if name.startswith("on") or name == "style"]
+
+    def test_has_its_style(self, visit: See) -> None:
+        sheets = [link["href"] for link in visit("viewer").page().of("link")]
+        assert "/static/ollama_bridge/admin.css" in sheets
+
+    def test_labels_each_of_its_fields(self, visit: See) -> None:
+        page = visit("operator").page()
+        labelled = {label["for"] for label in page.of("label")}
+        fields = {field["id"] for field in page.of("input") if field.get("name") == "reason"}
+        assert len(fields) == 2
+        assert fields <= labelled
+
+    def test_of_wrong_settings_says_what_is_wrong(self, visit: See, settings: Settings) -> None:
+        settings.OLLAMA_BRIDGE = {"TIMEOUT": "soon"}
+        page = visit("superuser").page()
+        assert "The settings are wrong, so no call can be made." in page.text
+        assert "TIMEOUT must be a number" in page.text
+        assert page.actions == []
+        address = reverse("admin:ollama_bridge_endpointstate_history", args=["default"])
+        assert visit("viewer").client.get(address).status_code == 302
+
+
+CANARY = "canary-4711"
+
+
+@pytest.mark.parametrize(
+    "secrets",
+    [
+        {
+            "API_KEY": CANARY,
+            "HEADERS": {"X-Secret": CANARY},
+            "PROXY": f"http://bob:{CANARY}@127.0.0.1:9",
+            "SYSTEM_PROMPT": CANARY,
+        },
+        {"BASE_URL": f"http://bob:{CANARY}@127.0.0.1:9"},
+        {"API_KEY": CANARY, "BASE_URL": "http://10.0.0.5:11434"},
+    ],
+)
+def test_no_secret_is_on_the_page_in_messages_or_in_the_log(
+    visit: See, configure: Configure, secrets: dict[str, object]
+) -> None:
+    operator = visit("operator")
+    configure(**secrets)
+    with suppress(OllamaBridgeError, ImproperlyConfigured):
+        ollama_client.chat(CANARY)
+    said = [operator.act(action) for action in ALL_ACTIONS]
+    address = reverse("admin:ollama_bridge_endpointstate_history", args=["default"])
+    history = operator.client.get(address).content.decode()
+    for shown in (operator.page().html, history, *said):
+        assert CANARY not in shown
+
+
+def test_the_style_is_found_as_a_static_file() -> None:
+    assert finders.find("ollama_bridge/admin.css")
