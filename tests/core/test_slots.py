@@ -238,6 +238,10 @@ def test_a_slot_whose_owner_is_gone_with_its_event_loop_goes_to_the_next() -> No
     answer(first)
     assert last.ticket.granted
     assert at(world).limiter.in_flight == 1
+    last.ticket.wake = closed
+    world.router.wake(last.ticket)
+    world.router.report()
+    assert at(world).limiter.in_flight == 0
 
 
 def test_a_place_in_the_queue_that_is_forgotten_is_left() -> None:
