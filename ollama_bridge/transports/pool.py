@@ -117,9 +117,11 @@ class EndpointAdapter(HTTPAdapter):
             found = self._request_urls[request.url] = super().request_url(request, proxies)
         return found
 
-    def build_response(self, req: Any, resp: Any) -> Any:  # noqa: ARG002  # requests' call
-        """Hand on urllib3's own response: nobody here needs cookies, encodings and history."""
-        return resp
+    def build_response(self, req: Any, resp: Any) -> requests.Response:
+        """Return what those who mock requests look at, without cookies, encoding and headers."""
+        response = requests.Response()
+        response.request, response.status_code, response.raw = req, resp.status, resp
+        return response
 
     def close(self) -> None:
         """Close the idle connections now: urllib3's manager only forgets its pools."""
@@ -212,7 +214,7 @@ class Line:
         prepared = self._prepare(request)
         timeout: Any = ExchangeTimeout(exchange)  # urllib3's class, as the adapter accepts it
         try:
-            response: Any = self._adapter.send(
+            response = self._adapter.send(
                 prepared,
                 stream=True,
                 timeout=timeout,
@@ -222,7 +224,7 @@ class Line:
         except (OSError, HTTPError) as exc:
             fault = fault_of(exc, exchange)
         else:
-            return Opened(response, exchange)
+            return Opened(response.raw, exchange)
         raise fault
 
     def close(self) -> None:
