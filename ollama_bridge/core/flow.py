@@ -164,7 +164,7 @@ def merged(errors: Sequence[OllamaBridgeError]) -> OllamaBridgeError:
 
 
 def _visit(trip: Trip, visit: Visit, exchange: Exchange) -> Flow[Answer]:
-    if not visit.ticket.granted:
+    if not visit.admitted:
         yield from _begin(trip, visit)
     request = trip.call.request.to(visit.target.model)
     number = 0

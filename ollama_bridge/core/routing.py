@@ -194,7 +194,7 @@ class Router:
         self.lock: Any = threading.RLock()
         self._owed: deque[Callable[[], None]] = deque()
         self._news: list[Event] = []
-        self._woken: list[Ticket] = []
+        self._woken: deque[Ticket] = deque()
         self._places = {found.name: Place(found, random, self._news.append) for found in endpoints}
         self._targets = [
             Target(place.endpoint, place.endpoint.model) for place in self._places.values()
@@ -257,6 +257,7 @@ class Router:
 
     def load(self) -> Mapping[tuple[str, str], tuple[int, int]]:
         """Return the calls in flight, and those that wait, by endpoint and model."""
+        self.report()
         with self.lock:
             return {
                 (name, model): (found.limiter.in_flight, found.limiter.waiting)
@@ -329,12 +330,14 @@ class Router:
             for event in news:
                 if isinstance(event, CircuitOpened):
                     self._send_away(event.circuit)
-            woken = self._woken.copy()
-            self._woken.clear()
-        for ticket in woken:
+        while (ticket := self._next_woken()) is not None:
             self._call(ticket)
         for event in news:
             self.observe(event)
+
+    def _next_woken(self) -> Ticket | None:
+        with self.lock:
+            return self._woken.popleft() if self._woken else None
 
     def _call(self, ticket: Ticket) -> None:
         if ticket.wake is None:  # it has not begun to wait, and will see that it need not

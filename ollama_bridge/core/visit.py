@@ -57,6 +57,7 @@ class Visit:
         "_repeats",
         "_rides",
         "_router",
+        "admitted",
         "target",
         "ticket",
     )
@@ -77,27 +78,32 @@ class Visit:
         self._deadline = deadline
         self._batch = batch
         self._place = place = router.place(target.endpoint)
+        self.admitted = False
         self._repeats = 0
         self._may_replay = True
         self._patience = 0.0
         self._permits: tuple[Permit, Permit] | None = None
         outer = riding.get()
         self._rides = outer is not None and outer._place is place  # noqa: SLF001  # our own
-        with router.lock:
-            now = router.clock.monotonic()
-            found = place.models.get(target.model) or place.begin(target.model)
-            endpoint, model = self._circuits = place.breaker, found.breaker
-            self._limiter = found.limiter if slotted else Limiter()
-            if place.cooldown_until > now:
-                place.refuse_cooling(target, now)
-            if not (self._rides or (endpoint.passes and model.passes)):
-                refuse_open(target, self._circuits, now)
-            left = deadline.left(now)
-            self.ticket = ticket = self._limiter.enter(now, left, batch=batch) or self._full(now)
-            place.budget.earn()
-            if ticket.granted:
-                self._take(now, left)
-        router.report()
+        try:
+            with router.lock:
+                now = router.clock.monotonic()
+                found = place.models.get(target.model) or place.begin(target.model)
+                endpoint, model = self._circuits = place.breaker, found.breaker
+                self._limiter = found.limiter if slotted else Limiter()
+                if place.cooldown_until > now:
+                    place.refuse_cooling(target, now)
+                if not (self._rides or (endpoint.passes and model.passes)):
+                    refuse_open(target, self._circuits, now)
+                left = deadline.left(now)
+                self.ticket = ticket = self._limiter.enter(now, left, batch=batch) or self._full(
+                    now
+                )
+                place.budget.earn()
+                if ticket.granted:
+                    self._take(now, left)
+        finally:
+            router.report()
 
     def __enter__(self) -> Self:
         return self
@@ -140,11 +146,12 @@ class Visit:
         Raises:
             CircuitOpen, RateLimited, QuotaExhausted, Overloaded: refused.
         """
-        with self._router.lock:
-            now = self._router.clock.monotonic()
-            self._check(now)
-            left = self._deadline.left(now)
-            self.ticket = self._limiter.enter(now, left, batch=self._batch) or self._full(now)
+        try:
+            with self._router.lock:
+                if not (self.ticket.waits or self.ticket.granted):  # a wait may end early
+                    self._queue(self._router.clock.monotonic())
+        finally:
+            self._router.report()
 
     def give_up(self) -> Overloaded:
         """Return the error of a call whose time is over before its turn has come."""
@@ -205,10 +212,16 @@ class Visit:
             self._release()
             refuse_open(self.target, self._circuits, now)
 
+    def _queue(self, now: float) -> None:
+        self._check(now)
+        left = self._deadline.left(now)
+        self.ticket = self._limiter.enter(now, left, batch=self._batch) or self._full(now)
+
     def _full(self, now: float) -> NoReturn:
         raise self._overloaded(now)
 
     def _take(self, now: float, left: float) -> None:
+        self.admitted = True
         self._patience = left
         if self._permits is None and not self._rides:
             endpoint, model = self._circuits

@@ -98,10 +98,13 @@ def drive(steps: Flow[T], conversation: Conversation) -> Generator[Delta, None, 
             try:
                 value = conversation.perform(action)
             except TransportFault as fault:
+                conversation.close()  # the server need not go on while the flow waits
                 resume, value = steps.throw, fault
     finally:
-        steps.close()
-        conversation.close()
+        try:
+            conversation.close()  # before the slot is given back
+        finally:
+            steps.close()
 
 
 def finish(deltas: Generator[Delta, None, T]) -> T:

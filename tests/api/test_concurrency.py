@@ -131,6 +131,17 @@ class TestTheTimeToWait:
                 pass
         assert told.value.wait == 6
 
+    def test_is_none_where_the_oldest_takes_longer_than_usual(self) -> None:
+        now = [0.0]
+        calls = CallsByUser(lambda: now[0])
+        with calls.one("ada", 1):
+            now[0] += 1.0
+        with calls.one("ada", 1):
+            now[0] += 4.0
+            with pytest.raises(TooManyCalls) as told, calls.one("ada", 1):
+                pass
+        assert told.value.wait == 0
+
     def test_is_not_known_before_any_call_has_ended(self) -> None:
         calls = CallsByUser()
         with calls.one("ada", 1), pytest.raises(TooManyCalls) as told, calls.one("ada", 1):

@@ -113,6 +113,13 @@ def test_an_operator_who_opens_the_circuit_frees_those_who_wait(
         held.let_go()
 
 
+def test_a_function_under_the_circuit_takes_no_slot_from_the_calls_inside_it(
+    make_client: MakeClient,
+) -> None:
+    client = make_client(max_concurrency=1, max_waiting=0)
+    assert client.circuit_breaker.call(client.chat, "Hi", timeout=5)
+
+
 def test_no_slot_is_lost_whatever_happens_to_a_hundred_callers(
     fake_ollama: FakeOllama, make_client: MakeClient
 ) -> None:

@@ -14,7 +14,7 @@ from ollama_bridge.core.outcome import Blame
 from ollama_bridge.core.retry import RetryPolicy
 from ollama_bridge.core.visit import Visit, riding
 
-from .virtual import World, endpoint, reply
+from .virtual import World, delta, endpoint, last, reply, stream
 
 
 def test_circuits_are_named_by_endpoint_and_model() -> None:
@@ -174,6 +174,21 @@ def test_a_call_inside_another_under_the_same_circuit_rides_with_it() -> None:
         finally:
             riding.reset(token)
         assert world.router.facts("default").state is State.HALF_OPEN, "and it settles nothing"
+    assert world.router.facts("default").state is State.CLOSED
+
+
+def test_a_stream_inside_another_call_under_the_same_circuit_proves_nothing_by_itself() -> None:
+    world = probing()
+    world.default = stream(delta("Water"), last())
+    deadline = Deadline.after(60, now=world.time.now, configured=60)
+    with Visit(world.router, world.router.default, deadline) as outer:
+        token = riding.set(outer)
+        try:
+            deltas, answer = world.stream()
+        finally:
+            riding.reset(token)
+        assert [piece.text for piece in deltas] == [answer] == ["Water"]
+        assert world.router.facts("default").state is State.HALF_OPEN
     assert world.router.facts("default").state is State.CLOSED
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from ollama_bridge import errors
 from ollama_bridge.core import exchanges
 from ollama_bridge.core.actions import FaultKind, Flow, Send, Sleep, TransportFault, Wait
 from ollama_bridge.core.breaker import Mode
-from ollama_bridge.core.deadline import Deadline
+from ollama_bridge.core.deadline import Clock, Deadline
 from ollama_bridge.core.routing import ModelPlace
 from ollama_bridge.core.types import ChatReply
 from ollama_bridge.core.visit import Visit
@@ -244,6 +245,89 @@ def test_a_slot_whose_owner_is_gone_with_its_event_loop_goes_to_the_next() -> No
     assert at(world).limiter.in_flight == 0
 
 
+def test_a_slot_that_is_granted_before_the_call_looks_comes_with_permits_too() -> None:
+    world = limited()
+    first, _ = begun(world)
+    deadline = Deadline.after(60, now=world.time.now, configured=60)
+    visit = Visit(world.router, world.router.default, deadline)
+    answer(first)
+    assert visit.ticket.granted
+    assert not visit.admitted
+    world.router.set_mode("default", Mode.FORCED_OPEN)
+    with visit, pytest.raises(errors.CircuitOpen):
+        visit.admit()
+
+
+def test_a_wait_that_ends_a_little_early_costs_nobody_a_slot() -> None:
+    world = limited()
+    first, _ = begun(world)
+    second, wait = begun(world)
+    assert isinstance(wait, Wait)
+    world.time.now = wait.until - 1e-6
+    again = second.send(wait.ticket.granted)
+    assert isinstance(again, Wait)
+    assert again.ticket is wait.ticket
+    world.time.now = again.until
+    with pytest.raises(errors.Overloaded):
+        second.send(again.ticket.granted)
+    answer(first)
+    assert (at(world).limiter.in_flight, at(world).limiter.waiting) == (0, 0)
+
+
+class Collecting:
+    """A clock: who reads it under the lock has the collector close an abandoned call there."""
+
+    def __init__(self, world: World, abandoned: Flow[ChatReply]) -> None:
+        self._world = world
+        self._abandoned = [abandoned]
+        world.router.clock = Clock(self, world.time)
+
+    def __call__(self) -> float:
+        if self._abandoned and self._world.router.lock._is_owned():
+            self._abandoned.pop().close()
+        return self._world.time.now
+
+
+def test_a_slot_that_the_collector_gives_back_inside_a_refused_call_is_free_for_the_next() -> None:
+    world = limited(max_waiting=0)
+    first, _ = begun(world)
+    Collecting(world, first)
+    with pytest.raises(errors.Overloaded):
+        world.chat()
+    assert world.chat()
+
+
+def test_a_probe_that_the_collector_closes_inside_a_refused_call_blocks_nobody() -> None:
+    world = World()
+    world.default = FaultKind.REFUSED
+    opened(world)
+    world.default = reply()
+    world.time.now += 60
+    probe, _ = begun(world)
+    Collecting(world, probe)
+    with pytest.raises(errors.CircuitOpen):
+        world.chat()
+    assert world.chat()
+
+
+def test_a_waker_that_fails_leaves_the_others_to_be_woken() -> None:
+    world = limited()
+    _first, _ = begun(world)
+    waits = [begun(world) for _ in range(3)]
+    woken: list[int] = []
+
+    def fail() -> None:
+        raise KeyboardInterrupt
+
+    for number, (_, wait) in enumerate(waits):
+        assert isinstance(wait, Wait)
+        wait.ticket.wake = partial(woken.append, number) if number else fail
+    with pytest.raises(KeyboardInterrupt):
+        world.router.set_mode("default", Mode.FORCED_OPEN)
+    world.router.report()
+    assert woken == [1, 2]
+
+
 def test_a_place_in_the_queue_that_is_forgotten_is_left() -> None:
     world = limited()
     first, _ = begun(world)
@@ -322,7 +406,7 @@ def test_no_slot_is_lost_after_ten_thousand_random_cancels_and_errors() -> None:
         assert limiter.in_flight == 2 or not limiter.waiting
     crowd.leave()
     assert (limiter.in_flight, limiter.waiting) == (0, 0)
-    assert world.router._woken == []
+    assert not world.router._woken
 
 
 def test_a_call_that_was_never_sent_is_not_said_to_have_begun() -> None:

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from ollama_bridge.core.actions import Emit, Flow, Read, Sleep, Sync, Wait
+from ollama_bridge.core.actions import (
+    Emit,
+    FaultKind,
+    Flow,
+    Read,
+    Sleep,
+    Sync,
+    TransportFault,
+    Wait,
+)
 from ollama_bridge.core.limiter import Limiter, Ticket
 from ollama_bridge.core.types import Delta
 from ollama_bridge.state.local import LocalHome
@@ -122,3 +131,46 @@ def test_what_is_emitted_is_for_the_caller(conversation: Conversation) -> None:
         perform(conversation, Emit(Delta("a")))
     with pytest.raises(TypeError, match="goes to the caller"):
         conversation.perform(Emit(Delta("a")))
+
+
+class Recording:
+    """A conversation in which everything fails, and what was done with it."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def perform(self, action: Any) -> None:
+        self.done.append(type(action).__name__)
+        raise TransportFault(FaultKind.SILENT)
+
+    def close(self) -> None:
+        self.done.append("close")
+
+
+def test_a_connection_that_failed_is_closed_before_the_flow_goes_on() -> None:
+    """Else the next caller would have its slot while the server is still at work for this one."""
+    recording: Any = Recording()
+
+    def steps() -> Flow[None]:
+        try:
+            yield Sleep(0)
+        except TransportFault:
+            recording.done.append("goes on")
+
+    finish(drive(steps(), recording))
+    assert recording.done[:3] == ["Sleep", "close", "goes on"]
+
+
+def test_an_abandoned_connection_is_closed_before_the_flow_gives_its_slot_back() -> None:
+    recording: Any = Recording()
+
+    def steps() -> Flow[None]:
+        try:
+            yield Emit(Delta("Water"))
+        finally:
+            recording.done.append("slot")
+
+    driven = drive(steps(), recording)
+    next(driven)
+    driven.close()
+    assert recording.done == ["close", "slot"]
