@@ -245,17 +245,22 @@ def test_a_slot_whose_owner_is_gone_with_its_event_loop_goes_to_the_next() -> No
     assert at(world).limiter.in_flight == 0
 
 
-def test_a_slot_that_is_granted_before_the_call_looks_comes_with_permits_too() -> None:
+def test_a_slot_that_is_granted_before_the_call_looks_is_not_used_without_permits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     world = limited()
     first, _ = begun(world)
-    deadline = Deadline.after(60, now=world.time.now, configured=60)
-    visit = Visit(world.router, world.router.default, deadline)
-    answer(first)
-    assert visit.ticket.granted
-    assert not visit.admitted
-    world.router.set_mode("default", Mode.FORCED_OPEN)
-    with visit, pytest.raises(errors.CircuitOpen):
-        visit.admit()
+
+    def meanwhile() -> None:
+        """Another thread, right after the call has queued."""
+        monkeypatch.undo()
+        answer(first)
+        world.router.set_mode("default", Mode.FORCED_OPEN)
+
+    monkeypatch.setattr(world.router, "report", meanwhile)
+    with pytest.raises(errors.CircuitOpen):
+        world.chat()
+    assert at(world).limiter.in_flight == 0
 
 
 def test_a_wait_that_ends_a_little_early_costs_nobody_a_slot() -> None:
