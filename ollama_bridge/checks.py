@@ -30,6 +30,7 @@ def register() -> None:
     checks.register(unverified_certificates, TAG, checks.Tags.security)
     checks.register(open_without_throttle, TAG, checks.Tags.security, deploy=True)
     checks.register(unlimited_concurrency, TAG, deploy=True)
+    checks.register(queue_without_limit, TAG)
 
 
 def unknown_settings(**_: object) -> list[checks.CheckMessage]:
@@ -104,6 +105,20 @@ def unlimited_concurrency(**_: object) -> list[checks.CheckMessage]:
             "unseen, until they time out.",
             hint='Type "MAX_CONCURRENCY": 1, or what the server has as OLLAMA_NUM_PARALLEL.',
             id="ollama_bridge.W005",
+        )
+    ]
+
+
+def queue_without_limit(**_: object) -> list[checks.CheckMessage]:
+    """W006: where all calls are let in, none waits."""
+    values = conf.examine().values
+    if values.get("MAX_WAITING") is None or values.get("MAX_CONCURRENCY", 0) is not None:
+        return []
+    return [
+        checks.Warning(
+            "MAX_WAITING has no effect without MAX_CONCURRENCY.",
+            hint='Type "MAX_CONCURRENCY": 1, or what the server has as OLLAMA_NUM_PARALLEL.',
+            id="ollama_bridge.W006",
         )
     ]
 

@@ -127,7 +127,6 @@ class CircuitBreaker:
         now = self._router.clock.monotonic()
         deadline = Deadline.after(self._target.endpoint.timeout, now=now, configured=0)
         with Visit(self._router, self._target, deadline, slotted=False) as visit:
-            visit.admit()
             token = riding.set(visit)
             try:
                 yield visit

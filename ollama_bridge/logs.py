@@ -19,6 +19,7 @@ from .core.events import (
     CircuitOpened,
     CircuitProbing,
 )
+from .errors import Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,10 +62,11 @@ def _log_failure(event: CallFailed) -> None:
 
 
 def _log_refusal(event: CallRefused) -> None:
-    # One line for each would drown the line that says why: the circuit's own.
-    if calls.isEnabledFor(logging.DEBUG):
+    # Of an open circuit, one line for each would drown the circuit's own, which says why.
+    level = logging.WARNING if isinstance(event.error, Overloaded) else logging.DEBUG
+    if calls.isEnabledFor(level):
         extra = _facts_of(event.error, event.request_id)
-        calls.debug("Ollama call refused: %s", event.error, extra=extra)
+        calls.log(level, "Ollama call refused: %s", event.error, extra=extra)
 
 
 def _log_opening(event: CircuitOpened) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from contextlib import contextmanager
@@ -38,6 +39,11 @@ class CallsByUser:
         finally:
             self._end(who, began)
 
+    def after_fork(self) -> None:
+        """In a forked child no call is under way, and nobody holds the lock."""
+        self._lock = threading.Lock()
+        self._began = {}
+
     def _begin(self, who: str, most: int | None) -> float:
         with self._lock:
             now = self._clock()
@@ -49,10 +55,11 @@ class CallsByUser:
 
     def _end(self, who: str, began: float) -> None:
         with self._lock:
-            calls = self._began[who]
-            calls.remove(began)
+            calls = self._began.get(who, [])
+            if began in calls:  # a forked child may end a call of its parent's
+                calls.remove(began)
             if not calls:
-                del self._began[who]
+                self._began.pop(who, None)
             seconds = self._clock() - began
             known = seconds if self._seconds is None else self._seconds
             self._seconds = known + _RECENT * (seconds - known)
@@ -62,3 +69,6 @@ class CallsByUser:
 
 
 calls_by_user = CallsByUser()
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=calls_by_user.after_fork)

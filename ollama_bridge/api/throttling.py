@@ -50,7 +50,7 @@ class ChatThrottle(SimpleRateThrottle):
 def who_asks(request: Request) -> str:
     """Return what tells one user from others, or one address where nobody is logged in."""
     user = request.user
-    if user is not None and user.is_authenticated:
+    if getattr(user, "is_authenticated", False) and getattr(user, "pk", None) is not None:
         return f"user {user.pk}"
     if api_settings.NUM_PROXIES is None:
         return f"address {request.META.get('REMOTE_ADDR')}"

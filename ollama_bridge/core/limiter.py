@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# The weight of the last call in what is known of how long a slot is held.
-_RECENT = 0.2
+# The weight of the last call in what is known of how long a slot is held: more where it was
+# shorter, since a call that had to load its model says little about the next.
+_LONGER, _SHORTER = 0.2, 0.5
 
 
 class Ticket:
@@ -141,4 +142,5 @@ class Limiter:
 
     def _learn(self, seconds: float) -> None:
         known = seconds if self._seconds is None else self._seconds
-        self._seconds = known + _RECENT * (seconds - known)
+        weight = _SHORTER if seconds < known else _LONGER
+        self._seconds = known + weight * (seconds - known)

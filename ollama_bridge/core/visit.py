@@ -99,7 +99,6 @@ class Visit:
                 self.ticket = ticket = self._limiter.enter(now, left, batch=batch) or self._full(
                     now
                 )
-                place.budget.earn()
                 if ticket.granted:
                     self._take(now, left)
         finally:
@@ -156,7 +155,11 @@ class Visit:
     def give_up(self) -> Overloaded:
         """Return the error of a call whose time is over before its turn has come."""
         with self._router.lock:
-            return self._overloaded(self._router.clock.monotonic())
+            now = self._router.clock.monotonic()
+            self._give_back(now)
+            error = self._overloaded(now)
+        self._router.report()
+        return error
 
     def prove(self) -> None:
         """Let a probe decide at its first good byte: the circuits close for everybody.
@@ -221,7 +224,9 @@ class Visit:
         raise self._overloaded(now)
 
     def _take(self, now: float, left: float) -> None:
-        self.admitted = True
+        if not self.admitted:
+            self.admitted = True
+            self._place.budget.earn()
         self._patience = left
         if self._permits is None and not self._rides:
             endpoint, model = self._circuits

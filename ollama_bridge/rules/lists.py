@@ -62,11 +62,17 @@ class Headers(Rule[Mapping[str, str]]):
 
     _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
     _VALUE = re.compile(r"([!-~]([\t -~]*[!-~])?)?")
+    _OURS = frozenset({"content-length", "transfer-encoding"})
 
     def clean(self, value: object) -> Mapping[str, str]:
         if not isinstance(value, Mapping) or not all(map(self._fits, value.items())):
             raise InvalidError(
                 "must be a dict from header names to values: ASCII text without line breaks",
+                hint='Type for example {"X-Tenant": "school"}.',
+            )
+        if ours := self._OURS.intersection(map(str.lower, value)):
+            raise InvalidError(
+                f"must not hold {', '.join(sorted(ours))}: each request has its own",
                 hint='Type for example {"X-Tenant": "school"}.',
             )
         return MappingProxyType(dict(value))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
+from contextlib import suppress
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
 from ..core.actions import Emit, Open, Read, Send, Sleep, Sync, TransportFault, Wait
@@ -117,8 +119,11 @@ def finish(deltas: Generator[Delta, None, T]) -> T:
 
 
 def _wait(action: Wait) -> bool:
-    granted = threading.Event()
-    action.ticket.wake = granted.set
+    # No Event: the collector may give a slot to this very thread inside its lock, and Event.set
+    # would wait for that lock for ever. A SimpleQueue's put may interrupt its own get.
+    woken: SimpleQueue[None] = SimpleQueue()
+    action.ticket.wake = partial(woken.put, None)
     if action.ticket.waits:
-        granted.wait(max(0.0, action.until - time.monotonic()))
+        with suppress(Empty):
+            woken.get(timeout=max(0.0, action.until - time.monotonic()))
     return action.ticket.granted

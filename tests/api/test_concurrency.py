@@ -148,6 +148,15 @@ class TestTheTimeToWait:
             pass
         assert told.value.wait is None
 
+    def test_and_the_count_of_a_forked_child_begin_anew(self) -> None:
+        calls = CallsByUser()
+        with calls.one("ada", 1):
+            calls._lock.acquire()
+            calls.after_fork()
+            with calls.one("ada", 1):
+                pass
+        assert calls._began == {}
+
     def test_leaves_nothing_behind(self) -> None:
         calls = CallsByUser()
         with calls.one("ada", 2), calls.one("ada", 2), calls.one("grace", None):

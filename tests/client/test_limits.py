@@ -62,7 +62,7 @@ def test_the_first_come_is_the_first_served(
     with ThreadPoolExecutor(10) as pool:
         for number in range(10):
             pool.submit(client.chat, f"{number}")
-            until(partial(_wait, client, number))
+            until(partial(_are_there, client, number + 1))
         held.let_go()
     assert [request.prompt for request in fake_ollama.chats] == [str(n) for n in range(10)]
 
@@ -156,5 +156,6 @@ def _asks(prompt: str, request: RecordedRequest) -> bool:
     return request.prompt == prompt
 
 
-def _wait(client: OllamaClient, number: int) -> bool:
-    return waiting(client) == number
+def _are_there(client: OllamaClient, number: int) -> bool:
+    figures = client.get_stats()
+    return bool(figures["in_flight"] + figures["waiting"] == number)

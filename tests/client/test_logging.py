@@ -16,11 +16,13 @@ from ollama_bridge import (
     ConnectionFailed,
     ModelNotFound,
     OllamaClient,
+    Overloaded,
     ServerFailed,
     ollama_client,
 )
 from ollama_bridge.context import request_id
 from ollama_bridge.testing import FakeOllama, faults, when
+from tests.net.held import Held
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -192,7 +194,9 @@ def test_a_models_circuit_names_the_model(
     ]
 
 
-def test_refusals_do_not_flood_the_log(make_client: MakeClient, log: Log) -> None:
+def test_refusals_do_not_flood_the_log(
+    make_client: MakeClient, log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
     client = make_client()
     client.circuit_breaker.force_open()
     log.clear()
@@ -200,6 +204,26 @@ def test_refusals_do_not_flood_the_log(make_client: MakeClient, log: Log) -> Non
         with pytest.raises(CircuitOpen):
             client.chat(QUESTION)
     assert {line[0] for line in log.lines} <= {"INFO"}
+    told = [record for record in caplog.records if "refused" in record.getMessage()]
+    assert {record.levelname for record in told} == {"DEBUG"}, "for who looks closely"
+    assert len(told) == 10
+
+
+def test_a_call_that_would_wait_in_vain_is_told_of(
+    fake_ollama: FakeOllama, make_client: MakeClient, log: Log
+) -> None:
+    client = make_client(max_concurrency=1, max_waiting=0)
+    held = Held()
+    fake_ollama.misbehave(held)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(client.chat, QUESTION)
+        fake_ollama.wait_for(lambda server: server.in_flight == 1)
+        log.clear()
+        with pytest.raises(Overloaded):
+            client.chat(QUESTION)
+        held.let_go()
+    level, _, text = log.lines[0]
+    assert (level, text[:45]) == ("WARNING", "Ollama call refused: Too many calls wait for ")
 
 
 def test_a_call_outside_of_any_request_has_an_id_of_its_own(

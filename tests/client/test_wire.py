@@ -18,6 +18,7 @@ from ollama_bridge import (
     __version__,
 )
 from ollama_bridge.testing import FakeOllama, faults, when
+from ollama_bridge.transports import sockets
 from tests.net.proxies import ConnectProxy
 from tests.net.rawserver import RawServer, read_request
 
@@ -424,3 +425,21 @@ def test_a_client_for_another_server_does_not_take_the_key_and_headers_of_the_se
     with OllamaClient(base_url=fake_ollama.url, api_key="its-own") as client:
         client.chat(QUESTION)
     assert fake_ollama.chats[-1].headers["authorization"] == "Bearer its-own"
+
+
+def test_head_and_body_leave_in_one_piece(
+    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two would wake the server twice, once for nothing."""
+    pieces: list[bytes] = []
+    send = sockets._DeadlineSocket.sendall
+
+    def sendall(self: Any, data: bytes) -> None:
+        pieces.append(data)
+        send(self, data)
+
+    monkeypatch.setattr(sockets._DeadlineSocket, "sendall", sendall)
+    make_client().chat("What is water?")
+    (piece,) = pieces
+    assert piece.startswith(b"POST /api/chat HTTP/1.1\r\n")
+    assert b"What is water?" in piece

@@ -144,6 +144,13 @@ class TestTheDelay:
         entered(limiter)
         assert limiter.delay(0.0) == pytest.approx(5.0, abs=0.01)
 
+    def test_soon_forgets_one_call_that_had_to_load_its_model(self) -> None:
+        limiter = Limiter(1)
+        for seconds in [40.0] + [0.5] * 6:
+            used(limiter, seconds)
+        entered(limiter)
+        assert limiter.delay(0.0) == pytest.approx(0.5, abs=1)
+
     def test_of_a_call_that_takes_longer_than_others_may_end_any_moment(self) -> None:
         limiter = Limiter(1)
         used(limiter, 10.0)

@@ -151,6 +151,13 @@ def test_calls_without_a_limit_are_a_warning_for_production_only(settings: LazyS
     assert found(deploy=True) == {}
 
 
+def test_a_bounded_queue_without_a_limit_is_a_warning(settings: LazySettings) -> None:
+    settings.OLLAMA_BRIDGE = {"MAX_WAITING": 5}
+    assert list(found()) == ["W006"]
+    settings.OLLAMA_BRIDGE = {"MAX_WAITING": 5, "MAX_CONCURRENCY": 2}
+    assert found() == {}
+
+
 def test_without_rest_framework_there_is_a_warning(settings: LazySettings) -> None:
     settings.INSTALLED_APPS = ["ollama_bridge"]
 

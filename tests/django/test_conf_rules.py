@@ -342,6 +342,8 @@ class TestListsAndDicts:
             {"X-Tenant": "a\n"},
             {"X-Tenant": " a"},
             {"X-Tenant": "ä"},
+            {"content-length": "1"},
+            {"Transfer-Encoding": "chunked"},
         ],
     )
     def test_what_could_break_a_request_apart_is_refused(self, headers: object) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
+from ollama_bridge.core import exchanges
 from ollama_bridge.core.actions import (
     Emit,
     FaultKind,
@@ -21,8 +24,10 @@ from ollama_bridge.core.actions import (
 from ollama_bridge.core.limiter import Limiter, Ticket
 from ollama_bridge.core.types import Delta
 from ollama_bridge.state.local import LocalHome
+from ollama_bridge.transports import blocking
 from ollama_bridge.transports.blocking import Conversation, drive, finish
 from ollama_bridge.transports.pool import BlockingTransport
+from tests.core.virtual import World, endpoint
 
 
 class Home(LocalHome):
@@ -174,3 +179,26 @@ def test_an_abandoned_connection_is_closed_before_the_flow_gives_its_slot_back()
     next(driven)
     driven.close()
     assert recording.done == ["close", "slot"]
+
+
+class CollectingQueue(SimpleQueue[None]):
+    """The collector runs inside the wait, in the thread that waits."""
+
+    def get(self, block: bool = True, timeout: float | None = None) -> None:
+        gc.collect()
+        super().get(block, timeout)
+
+
+def test_a_slot_that_the_collector_gives_to_the_very_thread_that_waits_is_taken(
+    conversation: Conversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World([endpoint(max_concurrency=1)])
+    abandoned: list[object] = [world.flow(exchanges.whole)]
+    next(abandoned[0])  # type: ignore[call-overload]  # it holds the only slot
+    abandoned.append(abandoned)
+    del abandoned
+    second = world.flow(exchanges.whole)
+    action = next(second)
+    assert isinstance(action, Wait)
+    monkeypatch.setattr(blocking, "SimpleQueue", CollectingQueue)
+    assert perform(conversation, Wait(action.ticket, time.monotonic() + 20)) is True

@@ -259,7 +259,7 @@ def test_stopping_is_quick_while_replies_hang() -> None:
     server.wait_for(lambda fake: fake.in_flight == 4)
     began = time.monotonic()
     server.stop()
-    assert time.monotonic() - began < 0.1
+    assert time.monotonic() - began < 1
     assert server.disconnects == []
     for sock in sockets:
         sock.close()
@@ -457,7 +457,7 @@ def test_stopping_does_not_wait_for_a_handshake(secure_server: FakeOllama) -> No
     with open_socket(secure_server):
         began = time.monotonic()
         secure_server.stop()
-        assert time.monotonic() - began < 0.1
+        assert time.monotonic() - began < 1
 
 
 def test_many_threads_are_counted_right(fake_ollama: FakeOllama) -> None:
