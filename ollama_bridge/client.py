@@ -235,16 +235,20 @@ class OllamaClient:
 
     def _start(self) -> Engine:
         with self._lock:
-            if self._engine is None:
-                engine = self._inherited or self._new()
-                # All first callers wait here for what operators wish; the governor sees to it
-                # that this is not for long.
-                if self._governor is not None:
-                    self._governing = self._governor(
-                        lambda: breakers_of(lambda: engine.router), self._governing
-                    )
-                self._engine, self._inherited = engine, None
-            return self._engine
+            if self._engine is not None:
+                return self._engine
+            engine = self._inherited or self._new()
+            # All first callers wait here for what operators wish; the governor sees to it
+            # that this is not for long.
+            if self._governor is not None:
+                self._governing = self._governor(
+                    lambda: breakers_of(lambda: engine.router), self._governing
+                )
+            is_new = self._inherited is None
+            self._engine, self._inherited = engine, None
+        if is_new:
+            engine.announce()
+        return engine
 
     def _new(self) -> Engine:
         # Loads requests, which takes a while: not before somebody calls.

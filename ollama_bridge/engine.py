@@ -47,6 +47,9 @@ class Engine:
         )
         self.transport = BlockingTransport(settings.POOL_CONNECTIONS)
         self.health = HealthKeeper(self.router, self._probe, settings.HEALTH_CACHE_SECONDS)
+
+    def announce(self) -> None:
+        """Log that calls begin. Not under the client's lock: who formats the line may ask it."""
         target = self.router.default
         logger.info(
             "OllamaClient initialized: %s, model: %s",

@@ -69,7 +69,7 @@ class Watch:
         """Apply what is known, then look, and go on looking; return after the first look."""
         for wish in (self.known or {}).values():
             if wish.mode != Mode.AUTO:
-                self._fulfil(wish)
+                self._apply(wish)  # no news to log; the client's lock is held
         try:
             self._thread.start()
         except RuntimeError as error:  # no more threads, or the interpreter is about to end
@@ -116,11 +116,16 @@ class Watch:
                 self._fulfil(Wish(name, Mode.AUTO, 0))
         self.known = stored
 
-    def _fulfil(self, wish: Wish) -> None:
+    def _apply(self, wish: Wish) -> bool:
         circuit = self._circuits().get(wish.name)
         if circuit is None or wish.mode not in Mode.values:
-            return  # of other settings, or of a newer version
+            return False  # of other settings, or of a newer version
         move(circuit, Mode(wish.mode))
+        return True
+
+    def _fulfil(self, wish: Wish) -> None:
+        if not self._apply(wish):
+            return
         facts = {"endpoint": wish.name, "model": "", "code": "", "request_id": ""}
         logger.info("Circuit breaker: an operator's mode is now %s", wish.mode, extra=facts)
 
@@ -192,7 +197,7 @@ def _weight_of(error: Exception) -> int:
     Sites without a database, sites that have not migrated yet, and tests that forbid the database
     (pytest-django raises ``RuntimeError``) need no alarm.
     """
-    if isinstance(error, (ImproperlyConfigured, RuntimeError)):
+    if isinstance(error, (ImproperlyConfigured, RuntimeError, AssertionError)):
         return logging.DEBUG
     if isinstance(error, DatabaseError) and not _has_table():
         return logging.DEBUG

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from django.conf import settings
 from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ImproperlyConfigured
@@ -119,11 +120,18 @@ def look() -> Page:
     states, lacking = _stored()
     return Page(
         process=process,
-        since=ollama_client.running_since,
+        since=_as_the_project_has_it(ollama_client.running_since),
         now=now,
         lacking=lacking,
         endpoints=tuple(_endpoints(facts, states, is_stored=not lacking)),
     )
+
+
+def _as_the_project_has_it(moment: datetime | None) -> datetime | None:
+    """Return a moment as templates expect it: without a zone where the project has none."""
+    if moment is None or settings.USE_TZ:
+        return moment
+    return timezone.make_naive(moment)
 
 
 def names() -> list[str]:
@@ -175,19 +183,26 @@ def _endpoints(
     breakers, stats = ollama_client.circuit_breakers, ollama_client.get_stats()["endpoints"]
     for name, found in facts.items():
         state, live = states.get(name), Mode(breakers[name].mode)
-        stored = Mode(state.mode) if state is not None else Mode.AUTO if is_stored else live
+        stored = _stored_mode(state, live) if is_stored else live
         yield Endpoint(
             name=name,
             url=found.url,
             model=found.model,
             mode=stored.value,
-            mode_label=stored.label,
+            mode_label=state.get_mode_display() if state else stored.label,
             differs="" if live is stored else live.label,
             state=state,
             by=_author(state),
             cooldown=_seconds(found.cooldown) if found.cooldown else "",
             circuits=tuple(_circuits(name, breakers, stats.get(name, {}))),
         )
+
+
+def _stored_mode(state: EndpointState | None, live: Mode) -> Mode:
+    """Return the mode of a row; what a newer version wrote there says nothing to this one."""
+    if state is None:
+        return Mode.AUTO
+    return Mode(state.mode) if state.mode in Mode.values else live
 
 
 def _circuits(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MISCONFIGURED = 3
 INTERRUPTED = 130
+NO_READER = 141  # as a shell reports SIGPIPE
 
 _STYLES: Final[Mapping[Tone, str]] = {
     "title": "MIGRATE_HEADING",
@@ -71,10 +72,13 @@ class ReportCommand(BaseCommand):
     def handle(self, *_: object, **options: object) -> None:
         try:
             code = self.report(options)
+            self.stdout.flush()
         except ImproperlyConfigured as error:
             code = self._misconfigured(error, options)
         except KeyboardInterrupt:
             code = INTERRUPTED
+        except BrokenPipeError:
+            code = _hush()
         if code:
             sys.exit(code)
 
@@ -106,6 +110,12 @@ class ReportCommand(BaseCommand):
         for line in str(error).splitlines():
             self.stderr.write("\n".join(wrapped(line)))
         return MISCONFIGURED
+
+
+def _hush() -> int:
+    """Let Python end without a word about the reader that is gone, as its documentation has it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return NO_READER
 
 
 def _problem(error: ImproperlyConfigured) -> dict[str, str]:

@@ -4,7 +4,7 @@ A part has passed where
 
 - health: the report is not "unhealthy";
 - sequential, concurrent: at least ``min_success`` percent of the calls to the configured server
-  were answered; and of concurrent ones, at least two were under way at the same time;
+  were answered; and at least two of the concurrent callers were there at the same time;
 - pooling: calls of a client, one after the other, were all answered over a single connection;
 - retries: a server that fails each first attempt was survived by every call, with exactly one
   repeat each;
@@ -92,8 +92,8 @@ def _calls(part: CallPart, evidence: Evidence, plan: Plan) -> Result:
 
 def _overlap(figures: Figures) -> Sentence:
     if figures.peak > 1:
-        return Sentence(good=True, text=f"up to {figures.peak} under way at the same time")
-    return Sentence(good=False, text="no two of them were under way at the same time")
+        return Sentence(good=True, text=f"up to {figures.peak} callers at the same time")
+    return Sentence(good=False, text="no two callers were there at the same time")
 
 
 def _drill(

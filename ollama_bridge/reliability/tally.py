@@ -42,7 +42,7 @@ class Figures:
         average, shortest, longest, p95: how long answered calls took, retries and waits included.
         total: from the first call to the end of the last.
         retries: repeats that the calls needed, answered or not.
-        peak: most calls under way at the same time.
+        peak: most callers who were inside a call at the same time, in its queue or at the server.
         failures: by error code, the commonest first.
     """
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.test import Client
 
 from ollama_bridge import CircuitOpen, ConnectionFailed, ollama_client
+from ollama_bridge.admin import EndpointStateAdmin
+from ollama_bridge.core.health import HealthReport
 from ollama_bridge.models import EndpointState
 from ollama_bridge.testing import FakeOllama, faults
 
@@ -212,6 +214,34 @@ def test_one_request_as_one_transaction_changes_the_next_call_too(operator: Visi
         assert ollama_client.chat(QUESTION)
     finally:
         connection.settings_dict["ATOMIC_REQUESTS"] = False
+
+
+def test_a_check_holds_no_transaction_open(
+    operator: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    check = ollama_client.health_check
+
+    def health_check(*, force: bool) -> HealthReport:
+        seen.append(connection.in_atomic_block)
+        return check(force=force)
+
+    monkeypatch.setattr(ollama_client, "health_check", health_check)
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", value=True)
+    operator.act("check")
+    assert seen == [False]
+
+
+def test_a_change_that_is_rolled_back_moves_nothing(
+    operator: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise DatabaseError("the log is full")
+
+    monkeypatch.setattr(EndpointStateAdmin, "log_change", fail)
+    assert operator.act("force-open").startswith("Nothing was changed")
+    assert not EndpointState.objects.exists()
+    assert ollama_client.chat(QUESTION)
 
 
 def test_wrong_settings_lead_back_to_the_page(

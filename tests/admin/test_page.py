@@ -6,11 +6,13 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.staticfiles import finders
 from django.core.exceptions import ImproperlyConfigured
 from django.urls import reverse
+from django.utils.formats import date_format
 
 from ollama_bridge import OllamaBridgeError, ollama_client
 from ollama_bridge.models import EndpointState, Mode
@@ -131,6 +133,12 @@ class TestAnEndpoint:
         ollama_client.circuit_breaker.disable()
         assert "Mode Automatic In this process: Disabled (" in visit("viewer").page().text
 
+    def test_whose_mode_is_of_a_newer_version_shows_its_word(self, visit: See) -> None:
+        EndpointState.objects.create(name="default", mode="paused", revision=1)
+        page = visit("viewer").page()
+        assert "paused" in page.text
+        assert "In this process" not in page.text
+
     def test_has_a_history(self, visit: See) -> None:
         operator = visit("operator")
         address = reverse("admin:ollama_bridge_endpointstate_history", args=["default"])
@@ -149,6 +157,15 @@ class TestThePage:
         text = visit("viewer").page().text
         assert f"those of this process (number {os.getpid()}, since " in text
         assert "Modes are stored for all processes , which follow within 5 seconds." in text
+
+    def test_says_when_in_the_project_s_own_time(self, visit: See, settings: Settings) -> None:
+        settings.USE_TZ = False
+        settings.TIME_ZONE = "America/Chicago"
+        page = visit("viewer").page()
+        since = ollama_client.running_since
+        assert since is not None
+        local = since.astimezone(ZoneInfo("America/Chicago"))
+        assert date_format(local.replace(tzinfo=None), "DATETIME_FORMAT") in page.text
 
     def test_lists_no_rows_to_edit(self, visit: See) -> None:
         EndpointState.objects.change("default", Mode.AUTO)

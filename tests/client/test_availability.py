@@ -72,14 +72,14 @@ def test_the_timeout_holds_byte_by_byte(fake_ollama: FakeOllama, fault: Fault) -
     check_availability(fake_ollama.url, timeout=0.01)  # loads what is loaded once
     started = time.monotonic()
     assert check_availability(fake_ollama.url, timeout=0.3) is False
-    assert 0.28 < time.monotonic() - started < 0.4
+    assert 0.28 < time.monotonic() - started < 1
 
 
 def test_it_holds_for_connects_too() -> None:
     with ConnectBlackHole() as hole:
         started = time.monotonic()
         assert check_availability(hole.url, timeout=0.2) is False
-        assert 0.18 < time.monotonic() - started < 0.3
+        assert 0.18 < time.monotonic() - started < 1
 
 
 def test_a_certificate_that_nobody_knows_is_not_accepted(server_tls: ssl.SSLContext) -> None:

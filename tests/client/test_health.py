@@ -198,13 +198,13 @@ def test_a_crowd_gets_the_old_report_while_one_asks_for_a_new_one(
 ) -> None:
     client = make_client(health_cache_seconds=0)
     client.health_check()
-    fake_ollama.misbehave(faults.Stall(0.5), path="/api/tags")
+    fake_ollama.misbehave(faults.Stall(1.0), path="/api/tags")
     with ThreadPoolExecutor(1) as pool:
         asking = pool.submit(client.health_check)
         fake_ollama.wait_for(lambda server: server.in_flight == 1)
         started = time.monotonic()
         assert all(client.health_check() for _ in range(10))
-        assert time.monotonic() - started < 0.3
+        assert time.monotonic() - started < 0.8
         assert asking.result()
     assert paths(fake_ollama).count("/api/tags") == 2
 

@@ -70,7 +70,7 @@ def test_the_first_come_is_the_first_served(
 def test_a_wait_that_cannot_end_in_time_is_refused_at_once_with_a_true_retry_after(
     fake_ollama: FakeOllama, make_client: MakeClient
 ) -> None:
-    fake_ollama.misbehave(faults.Stall(1.0))
+    fake_ollama.misbehave(faults.Stall(2.0))
     client = make_client(max_concurrency=1)
     client.chat("How long does it take?")
     with ThreadPoolExecutor(1) as pool:
@@ -78,14 +78,14 @@ def test_a_wait_that_cannot_end_in_time_is_refused_at_once_with_a_true_retry_aft
         until(lambda: client.get_stats()["in_flight"] == 1)
         began = time.monotonic()
         with pytest.raises(Overloaded) as told:
-            client.chat("Quick!", timeout=0.4)
+            client.chat("Quick!", timeout=1)
         took = time.monotonic() - began
-        assert took < 0.3, "it did not wait for its timeout"
+        assert took < 0.8, "it did not wait for its timeout"
         assert told.value.retry_after is not None
-        assert told.value.retry_after == pytest.approx(1.0 - took, abs=0.2)
+        assert told.value.retry_after == pytest.approx(2.0 - took, abs=0.5)
         fake_ollama.behave()
         time.sleep(told.value.retry_after + 0.05)  # as its caller is told to do
-        assert client.chat("Quick!", timeout=0.4)
+        assert client.chat("Quick!", timeout=1)
 
 
 def test_more_callers_than_may_wait_are_refused(make_client: MakeClient, held: Held) -> None:

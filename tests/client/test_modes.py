@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.test import override_settings
 
-from ollama_bridge import CircuitOpen, OllamaClient, ollama_client
+from ollama_bridge import CircuitOpen, OllamaClient, modes, ollama_client
 from ollama_bridge.core import breaker
 from ollama_bridge.models import EndpointState, Mode
 from ollama_bridge.modes import Watch, Wish
@@ -119,6 +119,38 @@ class TestALook:
 
 def test_modes_are_those_of_the_circuits() -> None:
     assert Mode.values == [mode.value for mode in breaker.Mode]
+
+
+def test_looks_are_frequent_enough_for_what_is_promised() -> None:
+    assert modes.EVERY < 5
+
+
+class Curious(logging.Filter):
+    """Asks the client how it is, for each line."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.circuit = ollama_client.circuit_breaker.state
+        return True
+
+
+@pytest.mark.django_db
+def test_who_formats_a_line_may_ask_the_client_even_while_it_begins(
+    settings: Settings, fake_ollama: FakeOllama, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.OLLAMA_BRIDGE = {"BASE_URL": fake_ollama.url}
+    curious = Curious()
+    caplog.handler.addFilter(curious)
+    try:
+        with caplog.at_level(logging.INFO, "ollama_bridge"):
+            ollama_client.circuit_breaker.force_open()
+            store("forced_open")
+            ollama_client.mode_changed("default")
+            settings.OLLAMA_BRIDGE = {"BASE_URL": fake_ollama.url, "TIMEOUT": 5}
+            assert ollama_client.circuit_breaker.state == "open"
+    finally:
+        caplog.handler.removeFilter(curious)
+    told = [record for record in caplog.records if "initialized" in record.getMessage()]
+    assert len(told) == 2
 
 
 def test_a_wish_is_known_by_its_parts() -> None:

@@ -169,7 +169,7 @@ def test_calls_that_never_met_prove_nothing_about_concurrency() -> None:
     calls = {**evidence().calls, "concurrent": figures(peak=1)}
     verdict = judge(evidence(calls=calls), PLAN)
     assert verdict.proven == CLAIMS[:3]
-    assert "no two of them were under way" in said(verdict, "concurrent")
+    assert "no two callers were there" in said(verdict, "concurrent")
 
 
 def test_a_server_that_cannot_be_reached_has_a_code_of_its_own() -> None:

@@ -169,6 +169,19 @@ def test_wrong_arguments(
     assert told in err
 
 
+@pytest.mark.parametrize("format_", ["table", "json"])
+def test_a_reader_that_is_gone_is_no_crash(
+    start: Callable[..., subprocess.Popen[str]], format_: str
+) -> None:
+    child = start("ollama_health", "--format", format_)
+    assert child.stdout is not None
+    child.stdout.close()
+    assert child.stderr is not None
+    told = child.stderr.read()
+    assert child.wait(SECONDS) == 141
+    assert "Traceback" not in told
+
+
 @pytest.mark.parametrize("command", ["ollama_reliability_test", "ollama_health"])
 def test_the_help_tells_the_exit_codes(
     start: Callable[..., subprocess.Popen[str]], command: str

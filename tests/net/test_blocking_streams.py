@@ -153,7 +153,7 @@ def test_a_deadline_that_the_caller_gives_bounds_the_whole_stream(
     server.misbehave(faults.Drip("body", interval=0.002))
     started = time.monotonic()
     pieces, error = streamer.break_off(timeout=0.5)
-    assert 0.48 < time.monotonic() - started < 0.6
+    assert 0.48 < time.monotonic() - started < 1
     assert isinstance(error, Timeout)
     assert (error.phase, error.partial) == ("total", "".join(pieces))
 

@@ -73,7 +73,7 @@ def test_nor_on_a_connection_that_was_kept(
     started = time.monotonic()
     with pytest.raises(Timeout):
         client.chat("What is water?", timeout=0.3)
-    assert time.monotonic() - started < 0.3 + MISS
+    assert time.monotonic() - started < 0.3 + 3 * MISS
     assert fake_ollama.connections == 1
 
 
@@ -107,7 +107,7 @@ def test_a_drip_inside_a_record_of_tls_does_not_either(
         started = time.monotonic()
         with pytest.raises(Timeout):
             client.chat("What is water?", timeout=0.3)
-        assert time.monotonic() - started < 0.3 + MISS
+        assert time.monotonic() - started < 0.3 + 3 * MISS
 
 
 def test_a_dripping_handshake_ends_with_the_deadline(

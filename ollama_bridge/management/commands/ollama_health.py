@@ -36,10 +36,12 @@ class Command(ReportCommand):
     help = "Ask the configured Ollama server whether it can serve; say what to do if not."
     epilog = """\
 exit codes:
-  0  healthy, or degraded: the default model serves, something else does not
-  1  unhealthy: the report says why, and what to type
-  2  wrong arguments
-  3  wrong settings: stderr says which
+  0    healthy, or degraded: the default model serves, something else does not
+  1    unhealthy: the report says why, and what to type
+  2    wrong arguments
+  3    wrong settings: stderr says which
+  130  interrupted (Ctrl-C)
+  141  nobody reads the report (a pipe was closed)
 
 json: {"status", "endpoints": [{"status", "endpoint", "url", "reachable",
   "version", "model", "models", "loaded", "circuit": {"state", "mode"},

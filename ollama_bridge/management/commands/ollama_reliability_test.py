@@ -47,6 +47,7 @@ exit codes:
   2    wrong arguments
   3    the server cannot be reached, or the settings are wrong
   130  interrupted (Ctrl-C): the report has what was measured until then
+  141  nobody reads the report (a pipe was closed)
 
 json: one document, times in seconds, null for what did not run: "passed",
   "exit_code", "proven", "results", "plan", "health", "sequential",
