@@ -90,7 +90,7 @@ class Watch:
         if not self._looking.acquire(timeout=PATIENCE):
             return  # somebody's look takes long: the database hangs
         try:
-            self._fulfil_all(_stored(), changed)
+            self._fulfil_all(_read(), changed)
         except Exception as error:  # noqa: BLE001  # whatever a database does, calls go on
             self._complain(error)
         else:
@@ -172,6 +172,16 @@ def is_migrated() -> bool:
     """
     connection = connections[database()]
     return EndpointState._meta.db_table in connection.introspection.table_names()  # noqa: SLF001  # Django's public _meta
+
+
+def _read() -> dict[str, Wish]:
+    """Return the wishes; a table that was missing may have been made in this very moment."""
+    try:
+        return _stored()
+    except DatabaseError:
+        if not _has_table():
+            raise
+        return _stored()
 
 
 def _stored() -> dict[str, Wish]:

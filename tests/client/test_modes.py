@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.db import ProgrammingError
 from django.test import override_settings
 
 from ollama_bridge import CircuitOpen, OllamaClient, modes, ollama_client
@@ -115,6 +116,24 @@ class TestALook:
         watch.look()
         assert circuit.moves == []
         assert set(watch.known or ()) == {"default", "elsewhere"}
+
+
+@pytest.mark.django_db
+def test_a_table_that_is_made_in_the_moment_of_a_look_is_no_trouble(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored = modes._stored
+
+    def missing() -> dict[str, Wish]:
+        monkeypatch.setattr(modes, "_stored", stored)
+        raise ProgrammingError("no such table")
+
+    store("forced_open")
+    monkeypatch.setattr(modes, "_stored", missing)
+    circuit = Circuit()
+    watch_over(circuit).look()
+    assert circuit.moves == ["forced_open"]
+    assert not [record for record in caplog.records if "Cannot read" in record.getMessage()]
 
 
 def test_modes_are_those_of_the_circuits() -> None:
