@@ -140,7 +140,7 @@ def _first_answer(
             with _enter(trip, target) as visit:
                 return target, (yield from _visit(trip, visit, exchange))
         except OllamaBridgeError as error:
-            if is_of_the_request(error) or len(targets) == 1:
+            if len(targets) == 1 or is_of_the_request(error):
                 raise
             errors.append(error)
         if not trip.left():

@@ -9,7 +9,8 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from types import MappingProxyType
+from typing import Any, NamedTuple, cast
 
 from .types import Request, Usage
 
@@ -25,14 +26,20 @@ _NESTING = 3
 _LARGEST = 1.797e308  # what a float can hold
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatRequest:
+_NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+
+
+class ChatRequest(NamedTuple):
     """What to ask, still without the model's name, which depends on the endpoint."""
 
-    messages: tuple[Mapping[str, str], ...] = field(repr=False)
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    messages: tuple[Mapping[str, str], ...]
+    options: Mapping[str, Any] = _NO_OPTIONS
     keep_alive: str | float | None = None
     stream: bool = False
+
+    def __repr__(self) -> str:
+        """Return nothing of what is asked, for logs and error reports."""
+        return f"ChatRequest(keep_alive={self.keep_alive!r}, stream={self.stream!r})"
 
     def to(self, model: str) -> Request:
         """Return the HTTP request for this model."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .breaker import Breaker, Permit
     from .deadline import Deadline
     from .limiter import Ticket
-    from .routing import Router
+    from .routing import Place, Router
     from .types import Target
 
 # A caller who has waited elsewhere may leave an endpoint too little time to be blamed for it.
@@ -63,6 +63,7 @@ class Visit:
     )
 
     ticket: Ticket
+    _place: Place
 
     def __init__(
         self,
@@ -73,32 +74,34 @@ class Visit:
         batch: bool = False,
         slotted: bool = True,
     ) -> None:
-        self.target = target
-        self._router = router
-        self._deadline = deadline
-        self._batch = batch
-        self._place = place = router.place(target.endpoint)
-        self.admitted = False
-        self._repeats = 0
-        self._may_replay = True
-        self._patience = 0.0
-        self._permits: tuple[Permit, Permit] | None = None
+        place = router.place(target.endpoint)
         outer = riding.get()
-        self._rides = outer is not None and outer._place is place  # noqa: SLF001  # our own
+        rides = outer is not None and outer._place is place  # noqa: SLF001  # our own
         try:
             with router.lock:
                 now = router.clock.monotonic()
                 found = place.models.get(target.model) or place.begin(target.model)
-                endpoint, model = self._circuits = place.breaker, found.breaker
-                self._limiter = found.limiter if slotted else Limiter()
+                endpoint, model = circuits = place.breaker, found.breaker
                 if place.cooldown_until > now:
                     place.refuse_cooling(target, now)
-                if not (self._rides or (endpoint.passes and model.passes)):
-                    refuse_open(target, self._circuits, now)
+                if not (rides or (endpoint.passes and model.passes)):
+                    refuse_open(target, circuits, now)
+                self.target = target
+                self.admitted = False
+                self._router = router
+                self._place = place
+                self._circuits = circuits
+                self._limiter = found.limiter if slotted else Limiter()
+                self._deadline = deadline
+                self._batch = batch
+                self._rides = rides
+                self._permits: tuple[Permit, Permit] | None = None
+                self._patience = 0.0
+                self._repeats = 0
+                self._may_replay = True
                 left = deadline.left(now)
-                self.ticket = ticket = self._limiter.enter(now, left, batch=batch) or self._full(
-                    now
-                )
+                ticket = self._limiter.enter(now, left, batch=batch) or self._full(now)
+                self.ticket = ticket
                 if ticket.granted:
                     self._take(now, left)
         finally:
