@@ -8,13 +8,11 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ..core.limiter import Pace
 from .errors import TooManyCalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-# The weight of the last call in what is known of how long calls take.
-_RECENT = 0.2
 
 
 class CallsByUser:
@@ -24,7 +22,7 @@ class CallsByUser:
         self._clock = clock
         self._lock = threading.Lock()
         self._began: dict[str, list[float]] = {}  # the oldest first
-        self._seconds: float | None = None  # that calls take, of late
+        self._pace = Pace()
 
     @contextmanager
     def one(self, who: str, most: int | None) -> Iterator[None]:
@@ -60,12 +58,11 @@ class CallsByUser:
                 calls.remove(began)
             if not calls:
                 self._began.pop(who, None)
-            seconds = self._clock() - began
-            known = seconds if self._seconds is None else self._seconds
-            self._seconds = known + _RECENT * (seconds - known)
+            self._pace.learn(self._clock() - began)
 
     def _wait(self, age: float) -> float | None:
-        return None if self._seconds is None else max(0.0, self._seconds - age)
+        seconds = self._pace.seconds
+        return None if seconds is None else max(0.0, seconds - age)
 
 
 calls_by_user = CallsByUser()

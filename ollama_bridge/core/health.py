@@ -17,6 +17,7 @@ from ..errors import (
 from .actions import FaultKind, Send, TransportFault
 from .breaker import Mode, State
 from .diagnosis import OK, from_body, from_fault, from_status
+from .places import refusal_sentence
 from .protocol import (
     PS,
     TAGS,
@@ -27,7 +28,6 @@ from .protocol import (
     model_names,
     version_of,
 )
-from .routing import refusal_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -22,9 +22,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# The weight of the last call in what is known of how long a slot is held: more where it was
-# shorter, since a call that had to load its model says little about the next.
+# The weight of the last time in what is known of a pace: more where it was shorter, since a call
+# that had to load its model says little about the next.
 _LONGER, _SHORTER = 0.2, 0.5
+
+
+class Pace:
+    """How many seconds something takes of late; None before the first time."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self) -> None:
+        self.seconds: float | None = None
+
+    def learn(self, seconds: float) -> None:
+        known = seconds if self.seconds is None else self.seconds
+        weight = _SHORTER if seconds < known else _LONGER
+        self.seconds = known + weight * (seconds - known)
 
 
 class Ticket:
@@ -55,7 +69,7 @@ class Ticket:
 class Limiter:
     """``limit`` slots; at most ``most_waiting`` tickets wait for one. None means no limit."""
 
-    __slots__ = ("_batch", "_held", "_limit", "_most_waiting", "_queue", "_seconds")
+    __slots__ = ("_batch", "_held", "_limit", "_most_waiting", "_pace", "_queue")
 
     def __init__(self, limit: int | None = None, most_waiting: int | None = None) -> None:
         self._limit = limit
@@ -63,7 +77,7 @@ class Limiter:
         self._held: dict[Ticket, float] = {}  # since when, oldest first
         self._queue: OrderedDict[Ticket, None] = OrderedDict()
         self._batch: OrderedDict[Ticket, None] = OrderedDict()
-        self._seconds: float | None = None  # for which a slot is held, of late
+        self._pace = Pace()  # at which slots are given back
 
     @property
     def in_flight(self) -> int:
@@ -98,7 +112,7 @@ class Limiter:
         ticket.granted = False
         if self._limit is None:
             return None
-        self._learn(now - since)
+        self._pace.learn(now - since)
         return self._next(now)
 
     def dismiss(self) -> list[Ticket]:
@@ -118,15 +132,16 @@ class Limiter:
         """
         if self._limit is None or len(self._held) < self._limit:
             return 0.0
-        if self._seconds is None:
+        seconds = self._pace.seconds
+        if seconds is None:
             return None
         rounds, place = divmod(self._ahead(batch=batch), self._limit)
         since = next(islice(self._held.values(), place, None))
-        return max(0.0, since + self._seconds - now) + rounds * self._seconds
+        return max(0.0, since + seconds - now) + rounds * seconds
 
     def retry_after(self, now: float, *, batch: bool = False) -> float | None:
         """Return when one who was refused may find a slot, in seconds; None where nobody knows."""
-        return self.delay(now, batch=batch) or self._seconds
+        return self.delay(now, batch=batch) or self._pace.seconds
 
     def _ahead(self, *, batch: bool) -> int:
         return self.waiting if batch else len(self._queue)
@@ -139,8 +154,3 @@ class Limiter:
         ticket.granted, ticket.waits = True, False
         self._held[ticket] = now
         return ticket
-
-    def _learn(self, seconds: float) -> None:
-        known = seconds if self._seconds is None else self._seconds
-        weight = _SHORTER if seconds < known else _LONGER
-        self._seconds = known + weight * (seconds - known)

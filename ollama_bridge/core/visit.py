@@ -10,7 +10,7 @@ from ..errors import OllamaBridgeError, Overloaded, Timeout
 from .breaker import State
 from .limiter import Limiter
 from .outcome import Blame, blame
-from .routing import refuse_open
+from .places import refuse_open
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from .breaker import Breaker, Permit
     from .deadline import Deadline
     from .limiter import Ticket
-    from .routing import Place, Router
+    from .places import Place
+    from .routing import Router
     from .types import Target
 
 # A caller who has waited elsewhere may leave an endpoint too little time to be blamed for it.

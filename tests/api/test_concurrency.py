@@ -120,27 +120,19 @@ def test_a_call_that_fails_gives_its_place_back(
 
 
 class TestTheTimeToWait:
-    def test_is_that_of_calls_of_late_less_the_age_of_the_oldest(self) -> None:
+    @pytest.mark.parametrize(("usual", "wait"), [(10.0, 6), (1.0, 0)])
+    def test_is_that_of_calls_of_late_less_the_age_of_the_oldest(
+        self, usual: float, wait: int
+    ) -> None:
         now = [0.0]
         calls = CallsByUser(lambda: now[0])
         with calls.one("ada", 1):
-            now[0] += 10.0
+            now[0] += usual
         with calls.one("ada", 1):
             now[0] += 4.0
             with pytest.raises(TooManyCalls) as told, calls.one("ada", 1):
                 pass
-        assert told.value.wait == 6
-
-    def test_is_none_where_the_oldest_takes_longer_than_usual(self) -> None:
-        now = [0.0]
-        calls = CallsByUser(lambda: now[0])
-        with calls.one("ada", 1):
-            now[0] += 1.0
-        with calls.one("ada", 1):
-            now[0] += 4.0
-            with pytest.raises(TooManyCalls) as told, calls.one("ada", 1):
-                pass
-        assert told.value.wait == 0
+        assert told.value.wait == wait
 
     def test_is_not_known_before_any_call_has_ended(self) -> None:
         calls = CallsByUser()

@@ -15,7 +15,7 @@ from ollama_bridge.core import exchanges
 from ollama_bridge.core.actions import FaultKind, Flow, Send, Sleep, TransportFault, Wait
 from ollama_bridge.core.breaker import Mode
 from ollama_bridge.core.deadline import Clock, Deadline
-from ollama_bridge.core.routing import ModelPlace
+from ollama_bridge.core.places import ModelPlace
 from ollama_bridge.core.types import ChatReply
 from ollama_bridge.core.visit import Visit
 

@@ -116,7 +116,11 @@ def chat_until_it_fails(client: OllamaClient) -> None:
         client.chat("What is ice?")
 
 
-@pytest.mark.parametrize("asked", [120, "120", formatdate(time.time() + 3600, usegmt=True)])
+@pytest.mark.parametrize(
+    "asked",
+    [120, "120", formatdate(time.time() + 3600, usegmt=True)],
+    ids=["number", "digits", "date"],  # the same in each process that runs tests
+)
 def test_retry_after_that_does_not_fit_is_raised_at_once_and_cools_the_endpoint_down(
     fake_ollama: FakeOllama, make_client: MakeClient, asked: int | str
 ) -> None:
