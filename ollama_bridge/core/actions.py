@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from .limiter import Ticket
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Do a whole exchange by ``until``; the result is a ``Response``.
 
     ``fresh`` asks for a new connection rather than one that was kept alive.
@@ -32,8 +31,7 @@ class Send:
     fresh: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Open:
+class Open(NamedTuple):
     """Begin an exchange, closing the one before it; the result is a ``Head``."""
 
     endpoint: Endpoint
@@ -42,18 +40,27 @@ class Open:
     fresh: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     """Read what comes next of the open exchange by ``until``; ``b""`` is the end of its body."""
 
     until: float
 
 
 @dataclass(frozen=True, slots=True)
-class Emit:
+class Finish:
+    """End the open exchange. Its connection is kept if the body ends by ``until``, else closed."""
+
+    until: float
+
+
+class Emit(NamedTuple):
     """Hand a piece of the answer to the caller."""
 
     delta: Delta
+
+    def __repr__(self) -> str:
+        """Return nothing of the answer, for logs and error reports."""
+        return "Emit()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +83,12 @@ class Sync:
     """Exchange circuit state with the other processes, if there is a place where it is shared."""
 
 
-Action: TypeAlias = Send | Open | Read | Emit | Sleep | Wait | Sync
+Action: TypeAlias = Send | Open | Read | Finish | Emit | Sleep | Wait | Sync
 Flow: TypeAlias = Generator[Action, Any, T]
+
+
+class Cancelled(BaseException):  # as asyncio.CancelledError, and for the same reason
+    """What a blocking driver raises when another thread has cancelled its conversation."""
 
 
 class FaultKind(Enum):

@@ -21,17 +21,21 @@ class Clock:
 class Deadline(NamedTuple):
     """The moment, on the monotonic clock, at which a whole call ends.
 
-    ``seconds`` is what the caller granted. ``configured`` says whether that is at least what the
-    settings grant: only then may running out of it be held against an endpoint.
+    ``seconds`` is what the caller granted, ``usual`` what the settings grant.
     """
 
     end: float
     seconds: float
-    configured: bool
+    usual: float
 
     @classmethod
-    def after(cls, seconds: float, *, now: float, configured: float) -> Deadline:
-        return cls(now + seconds, seconds, seconds >= configured)
+    def after(cls, seconds: float, *, now: float, usual: float) -> Deadline:
+        return cls(now + seconds, seconds, usual)
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it is no shorter than usual: else running out of it is nobody else's fault."""
+        return self.seconds >= self.usual
 
     def left(self, now: float) -> float:
         """Return the seconds left, never below 0."""

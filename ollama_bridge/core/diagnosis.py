@@ -202,6 +202,12 @@ _FAULTS: dict[FaultKind, _Meaning] = {
     ),
 }
 
+_STALLED = _Meaning(
+    Timeout,
+    "Response timeout - the reply of {url} stopped in its middle. See the server's log, "
+    "or raise CHUNK_TIMEOUT",
+)
+
 _BEGUN = {FaultKind.CUT, FaultKind.SLOW, FaultKind.TOO_LARGE}
 
 _STATUSES: dict[int, _Meaning] = {
@@ -250,13 +256,21 @@ _NOT_A_REPLY = _Meaning(
 
 def from_fault(fault: TransportFault, target: Target, *, phase: Phase) -> OllamaBridgeError:
     """Say what a failure below HTTP means; ``phase`` is the limit that a silence has broken."""
-    error = _error(_FAULTS[fault.kind], target, detail=fault.detail)
+    error = _error(_meaning_of(fault.kind, phase), target, detail=fault.detail)
     if isinstance(error, Timeout):
         error.phase = "connect" if fault.kind is FaultKind.CONNECT_TIMEOUT else phase
     error.begun = fault.kind in _BEGUN
     if fault.kind is FaultKind.TLS:
         error.retryable = False  # a certificate does not become valid by asking again
     return error
+
+
+def _meaning_of(kind: FaultKind, phase: Phase) -> _Meaning:
+    if kind is FaultKind.SLOW and phase == "idle":
+        return _STALLED
+    if kind is FaultKind.SLOW and phase == "first_token":  # a head came, but not a word
+        return _FAULTS[FaultKind.SILENT]
+    return _FAULTS[kind]
 
 
 def from_status(head: Head, body: bytes, target: Target, *, wall: float) -> OllamaBridgeError:

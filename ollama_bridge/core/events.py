@@ -55,6 +55,15 @@ class CallRefused(NamedTuple):
     request_id: str
 
 
+class CallCancelled(NamedTuple):
+    """The caller left before the end: a visitor who closes the page, say."""
+
+    seconds: float
+    endpoint: str
+    model: str
+    request_id: str
+
+
 class CircuitOpened(NamedTuple):
     """``circuit`` is an endpoint's name, or "endpoint/model"."""
 
@@ -78,6 +87,7 @@ Event: TypeAlias = (
     | AttemptRepeated
     | CallFailed
     | CallRefused
+    | CallCancelled
     | CircuitOpened
     | CircuitProbing
     | CircuitClosed

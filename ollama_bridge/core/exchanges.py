@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidReply, OllamaBridgeError, StreamInterrupted, Timeout
-from .actions import Emit, FaultKind, Open, Read, Send, TransportFault
+from .actions import Emit, FaultKind, Finish, Open, Read, Send, TransportFault
 from .diagnosis import OK, from_body, from_error, from_fault, from_status
-from .protocol import Answer, LineDecoder, decode_object, error_of
+from .protocol import Answer, LineDecoder, decode_object, error_of, text_of
 from .types import Delta, Response
 
 if TYPE_CHECKING:
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from .flow import Trip
     from .types import Head, Request, Target
     from .visit import Visit
+
+
+# Seconds for which the end of a body may take after the last line. It comes along with it, so this
+# costs nothing, and keeps the connection for the next call.
+_GRACE = 0.05
 
 
 def whole(trip: Trip, visit: Visit, request: Request, *, fresh: bool) -> Flow[Answer]:
@@ -33,10 +39,16 @@ def streamed(trip: Trip, visit: Visit, request: Request, *, fresh: bool) -> Flow
     """Ask for the answer piece by piece, and emit each as it comes."""
     endpoint = visit.target.endpoint
     head: Head = yield Open(endpoint, request, trip.deadline.end, fresh)
-    if head.status != OK:
-        body = yield from _rest(trip, endpoint.max_response_bytes)
-        raise from_status(head, body, visit.target, wall=trip.wall())
-    return (yield from _Relay(trip, visit, head).run())
+    try:
+        if head.status != OK:
+            body = yield from _rest(trip, endpoint.max_response_bytes)
+            raise from_status(head, body, visit.target, wall=trip.wall())
+        answer = yield from _Relay(trip, visit, head).run()
+    except (OllamaBridgeError, TransportFault):
+        yield Finish(0.0)  # at once, before the slot goes to somebody else
+        raise
+    yield Finish(0.0 if answer.truncated else trip.now() + _GRACE)
+    return answer
 
 
 def _cut_short(target: Target, partial: str) -> InvalidReply:
@@ -62,11 +74,10 @@ def _rest(trip: Trip, limit: int) -> Flow[bytes]:
 def _read(response: Response, target: Target, *, wall: float) -> Answer:
     if response.status != OK:
         raise from_status(response, response.body, target, wall=wall)
-    return _parse(response.body, response, target)
+    return _answer(decode_object(response.body), response, target)
 
 
-def _parse(body: bytes, head: Head, target: Target) -> Answer:
-    reply = decode_object(body)
+def _answer(reply: Mapping[str, Any] | None, head: Head, target: Target) -> Answer:
     if reply is None:
         raise from_body(head, target)
     text = error_of(reply)
@@ -90,70 +101,104 @@ class _Relay:
         self.visit = visit
         self.head = head
         self.target = visit.target
+        call, endpoint = trip.call, visit.target.endpoint
+        idle = call.chunk_timeout
+        self.idle = endpoint.chunk_timeout if idle is None else idle
+        self.chunks_left = math.inf if call.max_chunks is None else call.max_chunks
+        self.bytes_left = call.max_bytes
+        self.is_bounded = call.max_chunks is not None or call.max_bytes is not None
         self.lines = LineDecoder()
-        self.size = 0
+        self.room = endpoint.max_response_bytes
         self.texts: list[str] = []
         self.thoughts: list[str] = []
         self.tool_calls: list[Mapping[str, Any]] = []
         self.proven = False
-        self.begun = False
+        self.is_plain = False  # whether nothing but text is to be expected from here on
 
     def run(self) -> Flow[Answer]:
         try:
             last = yield from self._relay()
         except TransportFault as fault:
-            if not self.begun:
+            if not self.trip.begun:
                 raise
             raise self._broken(fault) from fault
         except OllamaBridgeError as error:
-            if not self.begun:
+            if not self.trip.begun:
                 raise
             raise self._interrupted(str(error)) from error
-        return self._whole(last)
+        return last._replace(
+            text="".join(self.texts),
+            thinking="".join(self.thoughts),
+            tool_calls=tuple(self.tool_calls),
+        )
 
     def _relay(self) -> Flow[Answer]:
-        while data := (yield Read(self._until())):
-            self.size += len(data)
-            if self.size > self.target.endpoint.max_response_bytes:
+        ended = False
+        while not ended:
+            data: bytes = yield Read(self._until())
+            ended = not data
+            for line in self.lines.finish() if ended else self.lines.feed(data[: self.room]):
+                reply = decode_object(line)
+                if self.is_plain and reply is not None and (text := text_of(reply)):
+                    self.texts.append(text)
+                    yield Emit(Delta(text))
+                    continue
+                answer = self._taken(reply)
+                if answer.text or answer.thinking or answer.tool_calls:
+                    yield Emit(Delta(answer.text, answer.thinking, answer.tool_calls))
+                if answer.done or answer.truncated:
+                    return answer
+            self.room -= len(data)
+            if self.room < 0:  # what still fitted was for the caller
                 raise TransportFault(FaultKind.TOO_LARGE)
-            for line in self.lines.feed(data):
-                if (last := (yield from self._line(line))) is not None:
-                    return last
-        for line in self.lines.finish():
-            if (last := (yield from self._line(line))) is not None:
-                return last
         raise _cut_short(self.target, "".join(self.texts))
 
-    def _line(self, line: bytes) -> Flow[Answer | None]:
-        answer = _parse(line, self.head, self.target)
+    def _taken(self, reply: Mapping[str, Any] | None) -> Answer:
+        """Return what is to be emitted of a line, and keep it."""
+        answer = _answer(reply, self.head, self.target)
         if not self.proven:
             self.visit.prove()
             self.proven = True
-        if answer.text or answer.thinking:
-            self.begun = True
+        if answer.text or answer.thinking or answer.tool_calls:
+            if self.is_bounded:
+                answer = self._bounded(answer)
             self.texts.append(answer.text)
-            self.thoughts.append(answer.thinking)
-            yield Emit(Delta(answer.text, answer.thinking))
-        self.tool_calls.extend(answer.tool_calls)
-        return answer if answer.done else None
+            if answer.thinking or answer.tool_calls:
+                self.thoughts.append(answer.thinking)
+                self.tool_calls.extend(answer.tool_calls)
+            self.trip.begun = True
+        self.is_plain = self.trip.begun and not self.is_bounded
+        return answer
+
+    def _bounded(self, answer: Answer) -> Answer:
+        """Return as much of a piece as the caller's bounds leave room for."""
+        if not self.chunks_left:
+            return Answer(model=answer.model, truncated=True)
+        self.chunks_left -= 1
+        if self.bytes_left is None:
+            return answer
+        thinking = _head(answer.thinking, self.bytes_left)
+        text = _head(answer.text, self.bytes_left - _size(thinking))
+        self.bytes_left -= _size(thinking) + _size(text)
+        if (thinking, text) == (answer.thinking, answer.text):
+            return answer
+        return Answer(text, thinking, answer.tool_calls, model=answer.model, truncated=True)
 
     def _until(self) -> float:
         """Return the end of the next read: the call's before the first piece, then of a silence."""
-        deadline = self.trip.deadline
-        if not self.begun:
-            return deadline.end
-        idle = self.trip.now() + self.trip.call.chunk_timeout
-        return idle if self.trip.call.timeout is None else min(idle, deadline.end)
+        if not self.trip.begun:
+            return self.trip.deadline.end
+        return min(self.trip.now() + self.idle, self.trip.end)
 
     def _broken(self, fault: TransportFault) -> OllamaBridgeError:
-        error = from_fault(fault, self.target, phase="total" if self._is_over() else "idle")
+        is_over = self.trip.is_over()
+        error = from_fault(fault, self.target, phase="total" if is_over else "idle")
         if not isinstance(error, Timeout):
             return self._interrupted(str(error))
+        if is_over or self.idle < self.target.endpoint.chunk_timeout:
+            self.visit.excuse()
         error.partial = "".join(self.texts)
         return error
-
-    def _is_over(self) -> bool:
-        return self.trip.call.timeout is not None and not self.trip.left()
 
     def _interrupted(self, sentence: str) -> StreamInterrupted:
         error = StreamInterrupted(
@@ -162,13 +207,11 @@ class _Relay:
         error.partial = "".join(self.texts)
         return error
 
-    def _whole(self, last: Answer) -> Answer:
-        return Answer(
-            text="".join(self.texts),
-            thinking="".join(self.thoughts),
-            tool_calls=tuple(self.tool_calls),
-            model=last.model,
-            done=True,
-            done_reason=last.done_reason,
-            usage=last.usage,
-        )
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _head(text: str, most: int) -> str:
+    """Return the beginning of a text, at most so many bytes of it in UTF-8, in whole characters."""
+    return text if _size(text) <= most else text.encode()[:most].decode(errors="ignore")

@@ -15,6 +15,7 @@ cleaned up is cleaned up by ``Visit``, which never blocks.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..errors import (
@@ -24,7 +25,14 @@ from ..errors import (
 from .actions import FaultKind, Flow, Sleep, Sync, TransportFault, Wait
 from .deadline import Deadline
 from .diagnosis import from_fault
-from .events import AttemptRepeated, CallAnswered, CallFailed, CallRefused, CallStarted
+from .events import (
+    AttemptRepeated,
+    CallAnswered,
+    CallCancelled,
+    CallFailed,
+    CallRefused,
+    CallStarted,
+)
 from .outcome import is_of_the_request
 from .types import Attempt, ChatReply
 from .visit import Visit
@@ -32,42 +40,59 @@ from .visit import Visit
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..errors import Phase
     from .protocol import Answer, ChatRequest
     from .routing import Router
-    from .types import Request, Target
+    from .types import Endpoint, Request, Target
 
 
 class Call(NamedTuple):
     """What a caller wants. Times are in seconds.
 
-    ``model`` is None for each endpoint's own, ``timeout`` is None for what the settings grant;
-    ``chunk_timeout`` bounds the silences of a stream after its first piece. Calls of a ``batch``
-    wait for their slot behind all others.
+    ``model`` is None for each endpoint's own, and each limit for what the settings grant. Calls of
+    a ``batch`` wait for their slot behind all others.
+
+    Of a stream, ``timeout`` bounds the whole, ``first_token_timeout`` everything up to its first
+    piece, and ``chunk_timeout`` each silence after that. It ends, truncated, before it has more
+    than ``max_chunks`` pieces or ``max_bytes`` of text and thinking, in UTF-8.
     """
 
     request: ChatRequest
     request_id: str
     model: str | None = None
     timeout: float | None = None
-    chunk_timeout: float = 30.0
     prompt_length: int = 0
     batch: bool = False
+    first_token_timeout: float | None = None
+    chunk_timeout: float | None = None
+    max_chunks: int | None = None
+    max_bytes: int | None = None
 
 
 class Trip:
-    """A call under way: its deadline, and everything that was tried so far."""
+    """A call under way: its deadline, and everything that was tried so far.
+
+    A stream has ``deadline`` to begin, and ``end`` is that of the whole, if the caller set one.
+    ``phase`` is what running out of the deadline is called.
+    """
+
+    __slots__ = (
+        *("attempts", "begun", "call", "deadline", "end", "now", "phase", "repeats", "router"),
+        *("sent", "started"),
+    )
 
     def __init__(self, router: Router, call: Call) -> None:
         self.router = router
         self.call = call
         self.now = router.clock.monotonic
         self.started = self.now()
-        configured = router.default.endpoint.timeout
-        granted = configured if call.timeout is None else call.timeout
-        self.deadline = Deadline.after(granted, now=self.started, configured=configured)
+        granted, usual, self.phase = _limits(call, router.default.endpoint)
+        self.deadline = Deadline.after(granted, now=self.started, usual=usual)
+        self.end = math.inf if call.timeout is None else self.started + call.timeout
         self.attempts: list[Attempt] = []
         self.repeats = 0
         self.sent = False
+        self.begun = False  # whether the caller has a piece of a stream
 
     def wall(self) -> float:
         return self.router.clock.wall()
@@ -82,6 +107,10 @@ class Trip:
         """
         return delay + min(1.0, self.deadline.seconds / 10) >= self.left()
 
+    def is_over(self) -> bool:
+        """Tell whether the time that the caller grants the whole is over."""
+        return self.now() >= self.end
+
     def note(self, target: Target, since: float, error: OllamaBridgeError | None = None) -> None:
         attempt = Attempt(
             endpoint=target.endpoint.name,
@@ -91,6 +120,23 @@ class Trip:
             seconds=self.now() - since,
         )
         self.attempts.append(attempt)
+
+
+def _limits(call: Call, endpoint: Endpoint) -> tuple[float, float, Phase]:
+    """Return the seconds granted and usual for an answer, or for a stream to begin; and the phase.
+
+    Who gives a stream more time as a whole also gives it more to begin, unless that has a limit of
+    its own.
+    """
+    granted = endpoint.timeout if call.timeout is None else call.timeout
+    if not call.request.stream:
+        return granted, endpoint.timeout, "total"
+    of_settings = endpoint.first_token_timeout
+    first = of_settings if call.first_token_timeout is None else call.first_token_timeout
+    usual = endpoint.timeout if of_settings is None else of_settings
+    if call.timeout is not None and (first is None or call.timeout <= first):
+        return call.timeout, usual, "total"
+    return granted if first is None else first, usual, "first_token"
 
 
 class Exchange(Protocol):
@@ -115,6 +161,9 @@ def answer(router: Router, call: Call, exchange: Exchange) -> Flow[ChatReply]:
         error.attempts = tuple(trip.attempts)
         router.observe(_ended(trip, error))
         raise
+    except GeneratorExit:  # the caller left, perhaps in the collector: no moment to report
+        router.soon(router.tell, _left(trip))
+        raise
     return _reply(trip, target, found)
 
 
@@ -125,6 +174,16 @@ def _ended(trip: Trip, error: OllamaBridgeError) -> CallFailed | CallRefused:
         repeats=trip.repeats,
         seconds=trip.now() - trip.started,
         error=error,
+        request_id=trip.call.request_id,
+    )
+
+
+def _left(trip: Trip) -> CallCancelled:
+    target = trip.router.targets(trip.call.model)[0]
+    return CallCancelled(
+        seconds=trip.now() - trip.started,
+        endpoint=target.endpoint.name,
+        model=target.model,
         request_id=trip.call.request_id,
     )
 
@@ -140,7 +199,7 @@ def _first_answer(
             with _enter(trip, target) as visit:
                 return target, (yield from _visit(trip, visit, exchange))
         except OllamaBridgeError as error:
-            if len(targets) == 1 or is_of_the_request(error):
+            if len(targets) == 1 or trip.begun or is_of_the_request(error):
                 raise
             errors.append(error)
         if not trip.left():
@@ -241,7 +300,7 @@ def _attempt(trip: Trip, visit: Visit, request: Request, exchange: Exchange) -> 
     try:
         found = yield from _replayed(trip, visit, request, exchange)
     except TransportFault as fault:
-        error = from_fault(fault, visit.target, phase="total")
+        error = from_fault(fault, visit.target, phase=trip.phase)
         trip.note(visit.target, since, error)
         raise error from fault
     except OllamaBridgeError as error:
@@ -307,6 +366,7 @@ def _reply(trip: Trip, target: Target, found: Answer) -> ChatReply:
         usage=found.usage,
         latency=trip.now() - trip.started,
         done_reason=found.done_reason,
+        truncated=found.truncated,
         attempts=tuple(trip.attempts),
         request_id=trip.call.request_id,
         thinking=found.thinking,

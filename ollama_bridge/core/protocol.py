@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
@@ -22,11 +21,14 @@ PS = Request("GET", "/api/ps")
 ROLES = ("user", "assistant", "system")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_decode = json.JSONDecoder().raw_decode
+_WHITE_SPACE = " \t\n\r"
 _NESTING = 3
 _LARGEST = 1.797e308  # what a float can hold
 
 
 _NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+_NO_USAGE = Usage()
 
 
 class ChatRequest(NamedTuple):
@@ -55,36 +57,55 @@ class ChatRequest(NamedTuple):
         return Request("POST", CHAT, _ENCODER.encode(payload).encode())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """One reply of ``/api/chat``, or one line of its stream."""
+class Answer(NamedTuple):
+    """One reply of ``/api/chat``, or one line of its stream.
 
-    text: str = field(default="", repr=False)
-    thinking: str = field(default="", repr=False)
-    tool_calls: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
-    model: str = ""
+    ``truncated`` tells that our own bounds ended it; what only the end tells is not known then.
+    """
+
+    text: str = ""
+    thinking: str = ""
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
     done: bool = False
+    model: str = ""
     done_reason: str = ""
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = _NO_USAGE
+    truncated: bool = False
+
+    def __repr__(self) -> str:
+        """Return nothing of the answer, for logs and error reports."""
+        return f"Answer(done={self.done!r})"
 
     @classmethod
     def parse(cls, reply: Mapping[str, Any]) -> Answer | None:
         """Read a reply's fields; None where it is not the shape of a chat reply."""
         message = reply.get("message")
-        if not isinstance(message, Mapping):
+        if not isinstance(message, dict):
             return None
-        return cls(
-            text=_string(message, "content"),
-            thinking=_string(message, "thinking"),
-            tool_calls=_objects(message, "tool_calls"),
-            model=_string(reply, "model"),
-            done=reply.get("done") is True,
-            done_reason=_string(reply, "done_reason"),
-            usage=Usage(
-                prompt_tokens=_count(reply, "prompt_eval_count"),
-                completion_tokens=_count(reply, "eval_count"),
-            ),
+        text, thinking = _string(message, "content"), _string(message, "thinking")
+        tool_calls = _objects(message, "tool_calls") if "tool_calls" in message else ()
+        model = _string(reply, "model")
+        if reply.get("done") is not True:
+            return cls(text, thinking, tool_calls, model=model)
+        usage = Usage(
+            prompt_tokens=_count(reply, "prompt_eval_count"),
+            completion_tokens=_count(reply, "eval_count"),
         )
+        reason = _string(reply, "done_reason")
+        return cls(text, thinking, tool_calls, True, model, reason, usage)  # noqa: FBT003
+
+
+def text_of(reply: Mapping[str, Any]) -> str:
+    """Return the text of a line that holds nothing else, "" of any other: see ``Answer.parse``.
+
+    Nearly all lines of a stream are such, and this is the shorter way.
+    """
+    message = reply.get("message")
+    if reply.get("done") is not False or "error" in reply or type(message) is not dict:
+        return ""
+    if "thinking" in message or "tool_calls" in message:
+        return ""
+    return _string(message, "content")
 
 
 def messages_of(
@@ -135,10 +156,12 @@ def decode_object(body: bytes) -> dict[str, Any] | None:
     A ``JSONDecodeError`` carries the whole document, an answer perhaps, so none leaves this place.
     """
     try:
-        value = json.loads(body)
+        # Not loads(): it looks for other encodings than UTF-8, and twice for white space.
+        text = str(body, "utf-8", "surrogatepass").strip(_WHITE_SPACE)
+        value, end = _decode(text)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    return value if isinstance(value, dict) and end == len(text) else None
 
 
 def error_of(reply: Mapping[str, Any]) -> str | None:
@@ -203,11 +226,13 @@ class LineDecoder:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the lines completed by ``data``, without blank ones."""
-        *lines, rest = data.split(b"\n")
-        if lines:
+        lines = data.split(b"\n")
+        rest = lines.pop()
+        if lines and self._pieces:
             lines[0] = b"".join((*self._pieces, lines[0]))
-            self._pieces = []
-        self._pieces.append(rest)
+            self._pieces.clear()
+        if rest:
+            self._pieces.append(rest)
         return [line for line in lines if line.strip()]
 
     def finish(self) -> list[bytes]:

@@ -107,9 +107,25 @@ class Router:
             work(*args)
         self.report()
 
+    def tell(self, event: Event) -> None:
+        """Take note, under the lock, of what is to be reported after it."""
+        self._news.append(event)
+
     def wake(self, ticket: Ticket) -> None:
         """Take note, under the lock, that whoever waits with this ticket waits no more."""
         self._woken.append(ticket)
+
+    def call(self, ticket: Ticket) -> None:
+        """Call whoever waits with this ticket, or pass its slot on where nobody does any more."""
+        if ticket.wake is None:  # it has not begun to wait, and will see that it need not
+            return
+        try:
+            ticket.wake()
+        except RuntimeError:  # its event loop is closed: the next one may have the slot
+            with self.lock:
+                following = ticket.leave(self.clock.monotonic())
+                if following is not None:
+                    self.wake(following)
 
     def report(self) -> None:
         """Do what is owed, wake who waits no more, and tell the observer what happened.
@@ -208,24 +224,13 @@ class Router:
                 if isinstance(event, CircuitOpened):
                     self._send_away(event.circuit)
         while (ticket := self._next_woken()) is not None:
-            self._call(ticket)
+            self.call(ticket)
         for event in news:
             self.observe(event)
 
     def _next_woken(self) -> Ticket | None:
         with self.lock:
             return self._woken.popleft() if self._woken else None
-
-    def _call(self, ticket: Ticket) -> None:
-        if ticket.wake is None:  # it has not begun to wait, and will see that it need not
-            return
-        try:
-            ticket.wake()
-        except RuntimeError:  # its event loop is closed: the next one may have the slot
-            with self.lock:
-                following = ticket.leave(self.clock.monotonic())
-                if following is not None:
-                    self.wake(following)
 
     def _send_away(self, circuit: str) -> None:
         """Let all who wait under a circuit look for themselves whether it still admits them."""

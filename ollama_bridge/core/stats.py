@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .events import AttemptRepeated, CallAnswered, CallFailed, CallRefused
+from .events import AttemptRepeated, CallAnswered, CallCancelled, CallFailed, CallRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,6 +28,7 @@ PERCENTILES = (50, 95, 99)
 OTHER = "(other)"
 _MOST_MODELS = 256
 _WITH_ERROR = (CallRefused, CallFailed, AttemptRepeated)
+_PLACED = (CallAnswered, CallCancelled)
 _SHORTEST = 1e-6
 
 
@@ -78,6 +79,7 @@ class Tally:
 
     __slots__ = (
         "answered",
+        "cancelled",
         "completion_tokens",
         "errors",
         "in_flight",
@@ -91,6 +93,7 @@ class Tally:
     def __init__(self) -> None:
         self.answered = 0
         self.refused = 0
+        self.cancelled = 0
         self.retries = 0
         self.errors: Counter[str] = Counter()
         self.latencies = Latencies()
@@ -99,7 +102,10 @@ class Tally:
         self.in_flight = 0
         self.waiting = 0
 
-    def note(self, event: CallAnswered | AttemptRepeated | CallFailed | CallRefused) -> None:
+    def note(
+        self,
+        event: CallAnswered | AttemptRepeated | CallFailed | CallRefused | CallCancelled,
+    ) -> None:
         kind = type(event)
         if isinstance(event, CallAnswered):
             self.answered += 1
@@ -108,6 +114,8 @@ class Tally:
             self.completion_tokens += event.usage.completion_tokens
         elif kind is AttemptRepeated:
             self.retries += 1
+        elif isinstance(event, CallCancelled):
+            self.cancelled += 1
         else:
             self.errors[event.error.code] += 1
             self.refused += kind is CallRefused
@@ -115,6 +123,7 @@ class Tally:
     def merge(self, other: Tally) -> None:
         self.answered += other.answered
         self.refused += other.refused
+        self.cancelled += other.cancelled
         self.retries += other.retries
         self.errors.update(other.errors)
         self.latencies.merge(other.latencies)
@@ -133,6 +142,7 @@ class Tally:
             "successful_requests": self.answered,
             "failed_requests": failed,
             "refused_requests": self.refused,
+            "cancelled_requests": self.cancelled,
             "retries": self.retries,
             "success_rate": 100 * self.answered / total if total else None,
             "avg_latency_ms": _milliseconds(slowness.mean()),
@@ -153,11 +163,12 @@ class Stats:
     """Tallies by endpoint and model, fed with events. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant, because the collector may end an abandoned stream while a tally is kept.
+        self._lock = threading.RLock()
         self._tallies: dict[Where, Tally] = {}
 
     def note(self, event: Event) -> None:
-        if isinstance(event, CallAnswered):
+        if isinstance(event, _PLACED):
             where = event.endpoint, event.model
         elif isinstance(event, _WITH_ERROR):
             where = event.error.endpoint, event.error.model
@@ -183,7 +194,7 @@ class Stats:
 
     def after_fork(self) -> None:
         """A forked child counts its own calls."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._tallies = {}
 
     def _begin(self, endpoint: str, model: str) -> Tally:

@@ -55,6 +55,8 @@ class Endpoint:
     proxy: str | None = field(default=None, repr=False)
     verify: bool | str = True
     timeout: float
+    first_token_timeout: float | None = None
+    chunk_timeout: float
     connect_timeout: float
     max_response_bytes: int
     pool_maxsize: int
@@ -104,12 +106,50 @@ class Response(Head):
     body: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """A piece of a streamed answer: its next text, or the next of its thinking."""
+class Delta(str):
+    """A piece of a streamed answer: a ``str``, the next of its text.
 
-    text: str = field(default="", repr=False)
-    thinking: str = field(default="", repr=False)
+    It is empty, and so false, where the model only thinks or wants tools called: then look at
+
+    Attributes:
+        thinking: the next of what a thinking model thinks.
+        tool_calls: what the model wants called.
+    """
+
+    thinking: str
+    tool_calls: tuple[Mapping[str, Any], ...]
+
+    __slots__ = ("thinking", "tool_calls")
+
+    def __new__(
+        cls, text: str = "", thinking: str = "", tool_calls: tuple[Mapping[str, Any], ...] = ()
+    ) -> Self:
+        self = super().__new__(cls, text)
+        _set_thinking(self, thinking)
+        _set_tool_calls(self, tool_calls)
+        return self
+
+    def __repr__(self) -> str:
+        """Return nothing of the answer, for logs and error reports."""
+        return f"<Delta of {len(self)} characters>"
+
+    @property
+    def text(self) -> str:
+        return str(self)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a Delta is read-only: cannot set {name!r}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a Delta is read-only: cannot delete {name!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.thinking, self.tool_calls)
+
+
+# The descriptors of the slots, which know nothing of "read-only": a stream makes many of these.
+_set_thinking = vars(Delta)["thinking"].__set__
+_set_tool_calls = vars(Delta)["tool_calls"].__set__
 
 
 class ChatReply(str):

@@ -50,6 +50,7 @@ class Visit:
         "_batch",
         "_circuits",
         "_deadline",
+        "_excused",
         "_limiter",
         "_may_replay",
         "_patience",
@@ -100,6 +101,7 @@ class Visit:
                 self._patience = 0.0
                 self._repeats = 0
                 self._may_replay = True
+                self._excused = False
                 left = deadline.left(now)
                 ticket = self._limiter.enter(now, left, batch=batch) or self._full(now)
                 self.ticket = ticket
@@ -168,16 +170,21 @@ class Visit:
     def prove(self) -> None:
         """Let a probe decide at its first good byte: the circuits close for everybody.
 
-        What becomes of the rest of the answer is an outcome of its own, under new permits.
+        What becomes of the rest of the answer is an outcome of its own, under new permits. A good
+        answer whose circuit others have opened meanwhile goes on, and counts for nothing.
         """
         with self._router.lock:
             now = self._router.clock.monotonic()
             is_closed = all(found.state is State.CLOSED for found in self._circuits)
             if not is_closed and not self._rides:
                 self._settle(None, now)
-                refuse_open(self.target, self._circuits, now)
-                self._take(now, self._deadline.left(now))
+                if all(found.passes for found in self._circuits):
+                    self._take(now, self._deadline.left(now))
         self._router.report()
+
+    def excuse(self) -> None:
+        """Hold no timeout against the endpoint from here on: the limit is the caller's own."""
+        self._excused = True
 
     def fail(self, whom: Blame, error: str) -> None:
         """Report a failure of the caller's own code; the end of the block then adds nothing."""
@@ -286,10 +293,14 @@ class Visit:
 
     def _is_patient(self, error: OllamaBridgeError) -> bool:
         """Tell whether the endpoint had the time that the settings grant it."""
-        endpoint = self.target.endpoint
+        if self._excused:
+            return False
+        if isinstance(error, Timeout) and error.phase == "idle":
+            return True
         if isinstance(error, Timeout) and error.phase == "connect":
-            return self._patience >= endpoint.connect_timeout
-        return self._deadline.configured and self._patience >= _FAIR_SHARE * endpoint.timeout
+            return self._patience >= self.target.endpoint.connect_timeout
+        deadline = self._deadline
+        return deadline.is_usual and self._patience >= _FAIR_SHARE * deadline.usual
 
 
 def overloaded(target: Target, seconds: float | None) -> Overloaded:

@@ -8,7 +8,6 @@ from ollama_bridge import errors
 from ollama_bridge.core import exchanges
 from ollama_bridge.core.actions import (
     FaultKind,
-    Open,
     Send,
     Sleep,
     Sync,
@@ -18,7 +17,7 @@ from ollama_bridge.core.breaker import BreakerPolicy, Mode, State
 from ollama_bridge.core.events import AttemptRepeated, CallAnswered, CallFailed, CallRefused
 from ollama_bridge.core.retry import RetryPolicy
 
-from .virtual import GOOD, World, delta, endpoint, last, reply, stream
+from .virtual import GOOD, World, endpoint, reply
 
 BUSY = {"error": "server busy, please try again.  maximum pending requests exceeded"}
 BROKEN = reply({"error": "boom"}, status=503)
@@ -521,139 +520,6 @@ def test_no_endpoint_is_tried_when_the_time_is_over() -> None:
     with pytest.raises(errors.Timeout):
         world.chat()
     assert len(world.sent) == 1
-
-
-# Streams.
-
-
-def test_a_stream_emits_each_piece_and_ends_with_the_whole() -> None:
-    world = World()
-    world.script = [stream(delta("Wa"), delta("ter"), last())]
-    deltas, answer = world.stream()
-    assert [piece.text for piece in deltas] == ["Wa", "ter"]
-    assert answer == "Water"
-    assert (answer.done_reason, answer.usage.completion_tokens) == ("stop", 2)
-    assert isinstance(world.actions[0], Open)
-
-
-def test_thinking_and_tool_calls_are_collected() -> None:
-    call = {"function": {"name": "f", "arguments": {}}}
-    tool = delta("")
-    tool["message"]["tool_calls"] = [call]
-    thought = delta("")
-    thought["message"]["thinking"] = "Hm"
-    world = World()
-    world.script = [stream(thought, tool, last())]
-    deltas, answer = world.stream()
-    assert [piece.thinking for piece in deltas] == ["Hm"]
-    assert (answer.thinking, answer.tool_calls) == ("Hm", (call,))
-
-
-def test_lines_may_be_cut_anywhere_and_the_last_needs_no_newline() -> None:
-    world = World()
-    whole = stream(delta("Grüß\u0085 dich"), last())
-    data = b"".join(piece for piece in whole if isinstance(piece, bytes)).rstrip(b"\n")
-    world.script = [[whole[0], *(data[i : i + 1] for i in range(len(data))), b""]]
-    _, answer = world.stream()
-    assert answer == "Grüß\u0085 dich"
-
-
-def test_a_last_line_without_newline_may_still_not_be_the_end() -> None:
-    world = World()
-    head, line, *_ = stream(delta("Half"))
-    assert isinstance(line, bytes)
-    world.script = [[head, line.rstrip(b"\n"), b""]]
-    with pytest.raises(errors.StreamInterrupted):
-        world.stream()
-
-
-def test_an_error_before_the_first_piece_is_repeated_as_in_any_call() -> None:
-    world = World()
-    world.script = [BROKEN, [stream()[0], FaultKind.CUT]]
-    world.script += [stream(delta("ok"), last())]
-    _, answer = world.stream()
-    assert answer == "ok"
-    assert world.slept == [1.0, 2.0]
-
-
-@pytest.mark.parametrize(
-    ("tail", "sentence"),
-    [
-        ([FaultKind.CUT], "broke inside"),
-        ([FaultKind.TOO_LARGE], "larger than MAX_RESPONSE_BYTES"),
-        ([b""], "without saying that it is done"),
-        ([b'{"error":"an error was encountered while running the model: EOF"}\n'], "crashed"),
-        ([b"<html>\n"], "no reply of Ollama's"),
-        ([b"x" * 20_000], "larger than MAX_RESPONSE_BYTES"),
-    ],
-)
-def test_what_breaks_after_the_first_piece_keeps_the_text_and_is_never_repeated(
-    tail: list[object], sentence: str
-) -> None:
-    world = World()
-    world.script = [[*stream(delta("Half a sen"))[:-1], *tail]]
-    with pytest.raises(errors.StreamInterrupted, match=sentence) as caught:
-        world.stream()
-    assert caught.value.partial == "Half a sen"
-    assert "Half" not in str(caught.value)
-    assert len(world.sent) == 1
-    assert world.router.facts("default/m").failures == 1
-    assert world.router.facts("default").failures == 0
-
-
-def test_an_end_without_done_before_the_first_piece_is_an_invalid_reply() -> None:
-    world = World()
-    world.script = [stream()]
-    with pytest.raises(errors.InvalidReply):
-        world.stream()
-
-
-@pytest.mark.parametrize(("facts", "phase"), [({}, "idle"), ({"timeout": 10.0}, "total")])
-def test_a_silence_after_the_first_piece_is_told_apart_from_the_end_of_all_time(
-    facts: dict[str, float], phase: str
-) -> None:
-    world = World()
-    world.script = [stream(delta("Half"), end=FaultKind.SLOW)]
-    with pytest.raises(errors.Timeout) as caught:
-        world.stream(**facts)
-    assert (caught.value.phase, caught.value.partial) == (phase, "Half")
-
-
-def test_the_time_that_the_reader_takes_is_not_idle_time() -> None:
-    world = World()
-    steps = world.flow(exchanges.streamed)
-    next(steps)
-    head, piece, *_ = stream(delta("a"))
-    steps.send(head)
-    steps.send(piece)
-    world.time.now += 1000
-    read = steps.send(None)
-    assert getattr(read, "until", None) == world.time.now + 30
-    steps.close()
-
-
-def test_the_body_of_a_refused_stream_is_bounded() -> None:
-    world = World()
-    world.script = [reply(b"x" * 20_000, status=500)]
-    with pytest.raises(errors.InvalidReply):
-        world.stream()
-
-
-def test_a_probing_stream_decides_at_its_first_good_line() -> None:
-    world = World()
-    world.default = REFUSED
-    fail_visits(world)
-    world.time.now += 5
-    steps = world.flow(exchanges.streamed)
-    next(steps)
-    head, piece, *_ = stream(delta("a"))
-    steps.send(head)
-    assert world.router.facts("default").state is State.HALF_OPEN
-    steps.send(piece)
-    assert world.router.facts("default").state is State.CLOSED
-    with pytest.raises(errors.StreamInterrupted):
-        steps.throw(TransportFault(FaultKind.CUT))
-    assert world.router.facts("default/m").failures == 1, "the rest has an outcome of its own"
 
 
 def test_answered_calls_are_reported_with_their_seconds() -> None:

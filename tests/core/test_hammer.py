@@ -39,7 +39,7 @@ def test_no_slot_no_permit_and_no_count_is_lost() -> None:
     never = BreakerPolicy(failure_threshold=10**9, window_visits=10**9)
     world = World([endpoint(breaker=never)])
     place = world.router.place(world.router.default.endpoint)
-    deadline = Deadline.after(60, now=world.time.now, configured=60)
+    deadline = Deadline.after(60, now=world.time.now, usual=60)
     counted = {True: [0] * THREADS, False: [0] * THREADS}
 
     def work(number: int) -> None:

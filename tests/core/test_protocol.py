@@ -133,6 +133,10 @@ def test_an_answer_is_read_from_what_a_server_sent() -> None:
     )
 
 
+def test_an_answer_does_not_show_its_text() -> None:
+    assert repr(Answer("secret", "secret", done=True)) == "Answer(done=True)"
+
+
 def test_half_a_character_in_an_answer_becomes_a_replacement_character() -> None:
     answer = Answer.parse({"message": {"content": "a\ud83db 😀 é"}})
     assert answer is not None

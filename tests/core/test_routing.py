@@ -141,7 +141,7 @@ def test_a_collector_that_closes_a_call_inside_the_lock_does_not_dead_lock() -> 
 
 def test_a_visit_whose_end_was_interrupted_leaves_when_it_is_forgotten() -> None:
     world = probing()
-    deadline = Deadline.after(60, now=world.time.now, configured=60)
+    deadline = Deadline.after(60, now=world.time.now, usual=60)
     visit = Visit(world.router, world.router.default, deadline)
     visit.admit()
     place = world.router.place(world.router.default.endpoint)
@@ -165,7 +165,7 @@ def probing() -> World:
 
 def test_a_call_inside_another_under_the_same_circuit_rides_with_it() -> None:
     world = probing()
-    deadline = Deadline.after(60, now=world.time.now, configured=60)
+    deadline = Deadline.after(60, now=world.time.now, usual=60)
     with Visit(world.router, world.router.default, deadline) as outer:
         outer.admit()
         token = riding.set(outer)
@@ -180,7 +180,7 @@ def test_a_call_inside_another_under_the_same_circuit_rides_with_it() -> None:
 def test_a_stream_inside_another_call_under_the_same_circuit_proves_nothing_by_itself() -> None:
     world = probing()
     world.default = stream(delta("Water"), last())
-    deadline = Deadline.after(60, now=world.time.now, configured=60)
+    deadline = Deadline.after(60, now=world.time.now, usual=60)
     with Visit(world.router, world.router.default, deadline) as outer:
         token = riding.set(outer)
         try:
@@ -194,7 +194,7 @@ def test_a_stream_inside_another_call_under_the_same_circuit_proves_nothing_by_i
 
 def test_a_visit_that_never_began_settles_nothing() -> None:
     world = World()
-    deadline = Deadline.after(60, now=1000.0, configured=60)
+    deadline = Deadline.after(60, now=1000.0, usual=60)
     with Visit(world.router, world.router.default, deadline) as visit:
         visit.prove()
         assert not visit.ticket.granted or visit.may_replay()
@@ -203,7 +203,7 @@ def test_a_visit_that_never_began_settles_nothing() -> None:
 
 def test_an_outcome_that_was_settled_is_not_counted_again() -> None:
     world = World()
-    deadline = Deadline.after(60, now=1000.0, configured=60)
+    deadline = Deadline.after(60, now=1000.0, usual=60)
 
     def fail() -> None:
         with Visit(world.router, world.router.default, deadline) as visit:
@@ -219,7 +219,7 @@ def test_an_outcome_that_was_settled_is_not_counted_again() -> None:
 
 def test_a_failure_can_be_counted_against_the_model_alone() -> None:
     world = World()
-    deadline = Deadline.after(60, now=1000.0, configured=60)
+    deadline = Deadline.after(60, now=1000.0, usual=60)
     with Visit(world.router, world.router.default, deadline) as visit:
         visit.admit()
         visit.fail(Blame.MODEL, "ValueError")

@@ -336,7 +336,7 @@ def test_a_waker_that_fails_leaves_the_others_to_be_woken() -> None:
 def test_a_place_in_the_queue_that_is_forgotten_is_left() -> None:
     world = limited()
     first, _ = begun(world)
-    deadline = Deadline.after(60, now=world.time.now, configured=60)
+    deadline = Deadline.after(60, now=world.time.now, usual=60)
     visit = Visit(world.router, world.router.default, deadline)
     assert visit.ticket.waits
     del visit

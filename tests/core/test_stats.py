@@ -10,7 +10,14 @@ import pytest
 
 from ollama_bridge import errors
 from ollama_bridge.core.actions import FaultKind
-from ollama_bridge.core.events import CallAnswered, CallFailed, CallRefused, CircuitClosed, Event
+from ollama_bridge.core.events import (
+    CallAnswered,
+    CallCancelled,
+    CallFailed,
+    CallRefused,
+    CircuitClosed,
+    Event,
+)
 from ollama_bridge.core.stats import OTHER, Latencies, Stats
 from ollama_bridge.core.types import Usage
 
@@ -51,6 +58,18 @@ def test_answered_failed_and_refused_calls_are_counted() -> None:
     assert figures["errors"] == {"timeout": 1, "circuit_open": 1}
     tokens = [figures[f"{kind}_tokens"] for kind in ("prompt", "completion", "total")]
     assert tokens == [18, 24, 42]
+
+
+def test_a_cancelled_call_is_counted_apart_and_is_no_failure() -> None:
+    stats = Stats()
+    stats.note(answered(model="x"))
+    for model in "xxy":
+        stats.note(CallCancelled(seconds=9.0, endpoint="default", model=model, request_id="r"))
+    figures = stats.to_dict({})
+    assert (figures["cancelled_requests"], figures["total_requests"]) == (3, 1)
+    assert (figures["success_rate"], figures["avg_latency_ms"]) == (100.0, 1000.0)
+    of_model = figures["endpoints"]["default"]["models"]
+    assert [of_model[name]["cancelled_requests"] for name in "xy"] == [2, 1]
 
 
 def test_figures_are_there_for_each_endpoint_and_model_and_add_up() -> None:

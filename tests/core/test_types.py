@@ -73,6 +73,47 @@ def test_a_reply_becomes_plain_json() -> None:
     assert ChatReply("x").to_dict()["error"] is None
 
 
+DELTA = Delta("Wa", "Hm", ({"id": "x"},))
+
+
+def test_a_delta_is_its_text() -> None:
+    assert DELTA == DELTA.text == "Wa"
+    assert type(DELTA.text) is str
+    assert hash(DELTA) == hash("Wa")
+    assert "".join([DELTA, Delta("ter")]) == "Water"
+    assert (Delta().text, Delta().thinking, Delta().tool_calls) == ("", "", ())
+    assert not Delta(thinking="Hm"), "it is false where the model only thinks"
+
+
+@pytest.mark.parametrize(
+    "again",
+    [copy.copy, copy.deepcopy, lambda d: pickle.loads(pickle.dumps(d))],
+    ids=["copy", "deepcopy", "pickle"],
+)
+def test_a_delta_pickles_and_copies_with_its_facts(again: object) -> None:
+    other = again(DELTA)  # type: ignore[operator]  # one of three functions
+    assert (type(other), other, other.thinking) == (Delta, "Wa", "Hm")
+    assert other.tool_calls == ({"id": "x"},)
+
+
+def test_a_delta_is_read_only() -> None:
+    with pytest.raises(AttributeError, match="read-only: cannot set 'thinking'"):
+        DELTA.thinking = "other"
+    with pytest.raises(AttributeError, match="read-only: cannot delete 'tool_calls'"):
+        del DELTA.tool_calls
+    with pytest.raises(AttributeError, match="read-only: cannot set 'more'"):
+        DELTA.more = "other"
+
+
+def test_a_delta_shows_its_length_alone() -> None:
+    assert repr(DELTA) == "<Delta of 2 characters>"
+    assert f"{DELTA}" == "Wa", "printing it prints the text"
+
+
+def test_no_fact_of_a_delta_hides_a_method_of_str() -> None:
+    assert not {"text", *Delta.__slots__} & set(dir(str))
+
+
 def test_values_do_not_show_what_they_must_not() -> None:
     secret = endpoint(api_key="canary", headers={"X": "canary"}, proxy="http://canary@p")
     assert "canary" not in repr(secret) + repr(Delta("canary", "canary"))

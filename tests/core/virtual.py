@@ -40,6 +40,7 @@ def endpoint(name: str = "default", **facts: Any) -> Endpoint:
         "base_url": f"http://{name}.test:11434",
         "model": "m",
         "timeout": 60.0,
+        "chunk_timeout": 30.0,
         "connect_timeout": 5.0,
         "max_response_bytes": 10_000,
         "pool_maxsize": 1,
