@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .availability import check_availability
     from .client import OllamaClient, ollama_client
-    from .core.types import ChatReply
+    from .core.types import ChatReply, Delta
     from .errors import (
         AllEndpointsFailed,
         AuthenticationFailed,
@@ -38,16 +38,20 @@ if TYPE_CHECKING:
         Timeout,
     )
     from .retrying import retry_on_ollama_failure
+    from .streams import AsyncChatStream, ChatStream
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AllEndpointsFailed",
+    "AsyncChatStream",
     "AuthenticationFailed",
     "ChatReply",
+    "ChatStream",
     "CircuitOpen",
     "ConnectionFailed",
     "ContextTooLong",
+    "Delta",
     "InvalidReply",
     "ModelNotFound",
     "OllamaBridgeError",
@@ -67,7 +71,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AsyncChatStream": ".streams",
     "ChatReply": ".core.types",
+    "ChatStream": ".streams",
+    "Delta": ".core.types",
     "OllamaClient": ".client",
     "check_availability": ".availability",
     "ollama_client": ".client",

@@ -40,6 +40,7 @@ def _endpoint(url: str, timeout: float) -> Endpoint:
         base_url=base_url,
         model="",
         timeout=seconds,
+        chunk_timeout=seconds,
         connect_timeout=seconds,
         max_response_bytes=_LONGEST_REPLY,
         pool_maxsize=1,

@@ -4,10 +4,13 @@ One function for each rule; none touches the network. ``manage.py check --tag ol
 them alone. E001, E002, E003 and E005 are what ``conf.Settings.build`` would raise.
 """
 
+from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Final
 
 from django.apps import apps
+from django.conf import settings
 from django.core import checks
 from django.utils.module_loading import import_string
 
@@ -31,6 +34,8 @@ def register() -> None:
     checks.register(open_without_throttle, TAG, checks.Tags.security, deploy=True)
     checks.register(unlimited_concurrency, TAG, deploy=True)
     checks.register(queue_without_limit, TAG)
+    checks.register(sync_only_middleware, TAG, deploy=True)
+    checks.register(asgi_without_aiohttp, TAG, deploy=True)
 
 
 def unknown_settings(**_: object) -> list[checks.CheckMessage]:
@@ -123,6 +128,36 @@ def queue_without_limit(**_: object) -> list[checks.CheckMessage]:
     ]
 
 
+def sync_only_middleware(**_: object) -> list[checks.CheckMessage]:
+    """W007: under ASGI Django runs these in a thread, which waits for the whole call."""
+    names = list(_sync_only())
+    if not names:
+        return []
+    return [
+        checks.Warning(
+            "Sync-only middleware forces a thread for each waiting call under ASGI: "
+            f"{', '.join(names)}.",
+            hint="Replace it in MIDDLEWARE by one that is async_capable, or leave it out. Under "
+            'WSGI it does no harm: type SILENCED_SYSTEM_CHECKS = ["ollama_bridge.W007"].',
+            id="ollama_bridge.W007",
+        )
+    ]
+
+
+def asgi_without_aiohttp(**_: object) -> list[checks.CheckMessage]:
+    """W008: without aiohttp no call can wait on the event loop."""
+    if not getattr(settings, "ASGI_APPLICATION", None) or find_spec("aiohttp") is not None:
+        return []
+    return [
+        checks.Warning(
+            "ASGI_APPLICATION is set, but aiohttp is not installed: each waiting call takes a "
+            "thread.",
+            hint='Type pip install "django-ollama-bridge[async]".',
+            id="ollama_bridge.W008",
+        )
+    ]
+
+
 def rest_framework_is_installed(**_: object) -> list[checks.CheckMessage]:
     """W004: without its app, the pages of Django REST framework find no templates."""
     if apps.is_installed("rest_framework"):
@@ -142,6 +177,17 @@ def _errors(kind: str, code: str) -> list[checks.CheckMessage]:
         for problem in conf.problems()
         if problem.kind == kind
     ]
+
+
+def _sync_only() -> Iterator[str]:
+    """Give the middleware that cannot run on an event loop; Django itself tells of missing ones."""
+    for path in settings.MIDDLEWARE:
+        try:
+            found = import_string(path)
+        except ImportError:
+            continue
+        if not getattr(found, "async_capable", False):
+            yield path
 
 
 def _complaint(path: str) -> str:

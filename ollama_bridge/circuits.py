@@ -125,7 +125,7 @@ class CircuitBreaker:
     @contextmanager
     def _riding(self) -> Iterator[Visit]:
         now = self._router.clock.monotonic()
-        deadline = Deadline.after(self._target.endpoint.timeout, now=now, configured=0)
+        deadline = Deadline.after(self._target.endpoint.timeout, now=now, usual=0)
         with Visit(self._router, self._target, deadline, slotted=False) as visit:
             token = riding.set(visit)
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import difflib
 import os
@@ -10,20 +11,19 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, Unpack
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 from django.views.decorators.debug import sensitive_variables
 
 from . import conf
+from .asking import ChatArguments, call_of, calls_of, most_at_once, stream_of
+from .batches import aanswer_many, answer_many
 from .circuits import CircuitBreaker, EndpointFacts, breaker_of, breakers_of, endpoints_of
-from .context import current_request_id
-from .core import exchanges
-from .core.flow import Call
-from .core.protocol import ChatRequest, messages_of, options_of
-from .errors import without_frames
-from .rules import A_YEAR, Duration, InvalidError, Name, Rule
+from .streams import AsyncChatStream, ChatStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from .core.routing import Router
     from .core.types import ChatReply
     from .engine import Engine
-
-T = TypeVar("T")
+    from .errors import OllamaBridgeError
+    from .transports.aio import AsyncRun
 
 _clients: weakref.WeakSet[OllamaClient] = weakref.WeakSet()
 
@@ -103,6 +103,17 @@ class OllamaClient:
     ) -> None:
         self.close()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
     @sensitive_variables()
     def chat(
         self,
@@ -136,29 +147,222 @@ class OllamaClient:
             ImproperlyConfigured: a setting is wrong.
         """
         engine = self._running()
-        settings = engine.settings
-        if system_prompt is None:
-            system_prompt = settings.SYSTEM_PROMPT
-        if keep_alive is not None:
-            keep_alive = _given("keep_alive", Duration(), keep_alive, '300 or "5m"')
-        try:
-            request = ChatRequest(
-                messages=messages_of(message, system_prompt, history),
-                options=options_of(
-                    settings.OPTIONS, options, temperature=temperature, max_tokens=max_tokens
-                ),
-                keep_alive=settings.KEEP_ALIVE if keep_alive is None else keep_alive,
-            )
-        except (TypeError, ValueError) as wrong:
-            raise without_frames(wrong) from None
-        call = Call(
-            request=request,
-            request_id=current_request_id(),
-            model=None if model is None else _given("model", Name(), model, '"llama3.2"'),
-            timeout=None if timeout is None else _seconds(timeout),
-            prompt_length=len(message),
+        call = call_of(
+            engine.settings,
+            message,
+            system_prompt,
+            history=history,
+            model=model,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            options=options,
+            timeout=timeout,
+            keep_alive=keep_alive,
         )
-        return engine.answer(call, exchanges.whole)
+        return engine.answer(call)
+
+    @sensitive_variables()
+    async def achat(
+        self,
+        message: str,
+        system_prompt: str | None = None,
+        *,
+        history: Iterable[Mapping[str, str]] = (),
+        model: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        options: Mapping[str, object] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # it bounds more than a cancel would
+        keep_alive: str | float | None = None,
+    ) -> ChatReply:
+        """Do as ``chat`` does, without a thread: on any event loop, and cancellable at any await.
+
+        Raises:
+            ImproperlyConfigured: aiohttp is not installed.
+        """
+        engine = await self._arunning()
+        call = call_of(
+            engine.settings,
+            message,
+            system_prompt,
+            history=history,
+            model=model,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            options=options,
+            timeout=timeout,
+            keep_alive=keep_alive,
+        )
+        return await engine.aanswer(call)
+
+    @sensitive_variables()
+    def stream(
+        self,
+        message: str,
+        system_prompt: str | None = None,
+        *,
+        history: Iterable[Mapping[str, str]] = (),
+        model: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        options: Mapping[str, object] | None = None,
+        timeout: float | None = None,
+        first_token_timeout: float | None = None,
+        chunk_timeout: float | None = None,
+        max_chunks: int | None = None,
+        max_bytes: int | None = None,
+        keep_alive: str | float | None = None,
+    ) -> ChatStream:
+        """Ask a model, and return its answer piece by piece, as it is made.
+
+        ::
+
+            with ollama_client.stream("What is water?") as chunks:
+                for chunk in chunks:
+                    print(chunk, end="", flush=True)
+            chunks.reply.usage
+
+        Nothing is sent before the first piece is asked for. Retries end with the first piece.
+
+        Args:
+            message: as for ``chat``.
+            system_prompt: as for ``chat``.
+            history: as for ``chat``.
+            model: as for ``chat``.
+            temperature: as for ``chat``.
+            max_tokens: as for ``chat``.
+            options: as for ``chat``.
+            keep_alive: as for ``chat``.
+            timeout: seconds for the whole stream; without it, only its beginning and its silences
+                are limited.
+            first_token_timeout: seconds up to the first piece, with every wait and retry; None for
+                ``FIRST_TOKEN_TIMEOUT``, and without that for ``timeout`` or ``TIMEOUT``.
+            chunk_timeout: seconds between two pieces, None for ``CHUNK_TIMEOUT``. What the reader
+                takes does not count.
+            max_chunks: most pieces, None for ``MAX_CHUNKS``; the rest of the answer is cut off, and
+                ``reply.truncated`` says so.
+            max_bytes: most bytes of text and thinking, in UTF-8; the same.
+
+        Raises:
+            OllamaBridgeError: while reading, there is no more; the class says whose fault it is.
+            TypeError, ValueError: at once, an argument is wrong.
+            ImproperlyConfigured: at once, a setting is wrong.
+        """
+        engine = self._running()
+        call = stream_of(
+            engine.settings,
+            message,
+            system_prompt,
+            history=history,
+            model=model,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            options=options,
+            timeout=timeout,
+            first_token_timeout=first_token_timeout,
+            chunk_timeout=chunk_timeout,
+            max_chunks=max_chunks,
+            max_bytes=max_bytes,
+            keep_alive=keep_alive,
+        )
+        return ChatStream(partial(engine.stream, call), engine.conversation())
+
+    @sensitive_variables()
+    def astream(
+        self,
+        message: str,
+        system_prompt: str | None = None,
+        *,
+        history: Iterable[Mapping[str, str]] = (),
+        model: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        options: Mapping[str, object] | None = None,
+        timeout: float | None = None,
+        first_token_timeout: float | None = None,
+        chunk_timeout: float | None = None,
+        max_chunks: int | None = None,
+        max_bytes: int | None = None,
+        keep_alive: str | float | None = None,
+    ) -> AsyncChatStream:
+        """Do as ``stream`` does, without a thread: ``async with``, ``async for``.
+
+        Raises:
+            ImproperlyConfigured: at the first piece, aiohttp is not installed.
+        """
+        call = stream_of(
+            self._settings(),
+            message,
+            system_prompt,
+            history=history,
+            model=model,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            options=options,
+            timeout=timeout,
+            first_token_timeout=first_token_timeout,
+            chunk_timeout=chunk_timeout,
+            max_chunks=max_chunks,
+            max_bytes=max_bytes,
+            keep_alive=keep_alive,
+        )
+
+        async def begin() -> AsyncRun[ChatReply]:
+            return (await self._arunning()).astream(call)
+
+        return AsyncChatStream(begin)
+
+    @sensitive_variables()
+    def chat_many(
+        self,
+        messages: Iterable[str],
+        system_prompt: str | None = None,
+        *,
+        max_concurrency: int | None = None,
+        raise_on_error: bool = False,
+        **same: Unpack[ChatArguments],
+    ) -> list[ChatReply | OllamaBridgeError]:
+        """Ask many questions, some at a time; return the answers in their order.
+
+        Where there is no answer, its error is in its place: ``isinstance(it, OllamaBridgeError)``.
+        Batches wait for their turn behind all other calls.
+
+        Args:
+            messages: the questions.
+            system_prompt: as for ``chat``.
+            max_concurrency: how many at a time, None for ``MAX_CONCURRENCY``, else 4.
+            raise_on_error: raise the first error instead, and cancel the rest.
+            same: what holds for all of them, as for ``chat``; ``timeout`` is that of each.
+
+        Raises:
+            OllamaBridgeError: with ``raise_on_error``.
+            TypeError, ValueError: an argument is wrong; nothing was sent.
+            ImproperlyConfigured: a setting is wrong.
+        """
+        engine = self._running()
+        calls = calls_of(engine.settings, messages, system_prompt, same)
+        most = most_at_once(engine.settings, max_concurrency)
+        return answer_many(engine, calls, most, raise_on_error=raise_on_error)
+
+    @sensitive_variables()
+    async def achat_many(
+        self,
+        messages: Iterable[str],
+        system_prompt: str | None = None,
+        *,
+        max_concurrency: int | None = None,
+        raise_on_error: bool = False,
+        **same: Unpack[ChatArguments],
+    ) -> list[ChatReply | OllamaBridgeError]:
+        """Do as ``chat_many`` does, without threads.
+
+        Raises:
+            ImproperlyConfigured: aiohttp is not installed.
+        """
+        engine = await self._arunning()
+        calls = calls_of(engine.settings, messages, system_prompt, same)
+        most = most_at_once(engine.settings, max_concurrency)
+        return await aanswer_many(engine, calls, most, raise_on_error=raise_on_error)
 
     def health_check(self, force: bool = False) -> HealthReport:
         """Return whether the default endpoint and model can serve; truthy if they can.
@@ -166,7 +370,11 @@ class OllamaClient:
         A good report is kept for ``HEALTH_CACHE_SECONDS``, a bad one for 5 s at most; while it is
         renewed others get the old one. ``force`` asks the server in any case. Moves no circuit.
         """
-        return self._running().health.report(force=force)
+        return self._running().report(force=force)
+
+    async def ahealth_check(self, force: bool = False) -> HealthReport:
+        """Do as ``health_check`` does, without a thread."""
+        return await (await self._arunning()).areport(force=force)
 
     def get_stats(self) -> dict[str, Any]:
         """Return the figures of this client's calls in this process, under its present settings.
@@ -215,6 +423,13 @@ class OllamaClient:
         """Close idle connections and forget circuits. The next call starts afresh."""
         self._stop(forget=True)
 
+    async def aclose(self) -> None:
+        """Do as ``close`` does; this loop's connections are closed when it returns."""
+        engine = self._engine
+        await asyncio.to_thread(self._stop, forget=True)
+        if engine is not None:
+            await engine.aclose()
+
     def _stop(self, *, forget: bool) -> None:
         with self._lock:
             engine = self._engine or self._inherited
@@ -226,6 +441,31 @@ class OllamaClient:
             engine.close()
         if governing is not None:
             governing.end()
+
+    def _settings(self) -> conf.Settings:
+        engine = self._engine
+        if engine is not None:
+            return engine.settings
+        return conf.Settings.build(self._overrides) if self._overrides else conf.current()
+
+    async def _arunning(self) -> Engine:
+        """Return the engine; the first call starts it in a thread, since that may take a while."""
+        engine = self._engine
+        if engine is None or engine.async_transport is None:
+            engine = await asyncio.to_thread(self._astart)
+        return engine
+
+    def _astart(self) -> Engine:
+        engine = self._running()
+        try:
+            engine.load_async()
+        except ModuleNotFoundError as error:
+            if error.name != "aiohttp":
+                raise
+            raise ImproperlyConfigured(
+                "Async calls need aiohttp. Type: pip install 'django-ollama-bridge[async]'"
+            ) from None
+        return engine
 
     def _router(self) -> Router:
         return self._running().router
@@ -254,7 +494,7 @@ class OllamaClient:
         # Loads requests, which takes a while: not before somebody calls.
         from .engine import Engine  # noqa: PLC0415
 
-        settings = conf.Settings.build(self._overrides) if self._overrides else conf.current()
+        settings = self._settings()
         self._running_since = datetime.now(UTC)
         return Engine(settings)
 
@@ -277,22 +517,6 @@ def _setting(argument: str) -> str:
     near = difflib.get_close_matches(argument.upper(), names, n=1)
     hint = f". Did you mean {near[0].lower()!r}?" if near else ""
     raise TypeError(f"OllamaClient() got an unexpected argument {argument!r}{hint}")
-
-
-def _given(name: str, rule: Rule[T], value: object, example: str) -> T:
-    """Return an argument as its rule has it; never quote it, it may be a prompt in its place."""
-    try:
-        return rule.clean(value)
-    except InvalidError:
-        raise ValueError(f"{name} has a wrong value. Type for example {example}") from None
-
-
-def _seconds(timeout: float) -> float:
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
-    if not 0 < timeout <= A_YEAR:
-        raise ValueError("timeout must be more than 0 seconds, and at most a year")
-    return timeout
 
 
 @receiver(setting_changed)

@@ -76,6 +76,9 @@ class Settings:
     # Limits of a call, in seconds and bytes.
     TIMEOUT: float = scalar(60.0, Number(above=0))
     CONNECT_TIMEOUT: float = scalar(5.0, Number(above=0))
+    FIRST_TOKEN_TIMEOUT: float | None = scalar(None, OrNone(Number(above=0)))
+    CHUNK_TIMEOUT: float = scalar(30.0, Number(above=0))
+    MAX_CHUNKS: int | None = scalar(None, OrNone(Whole(at_least=1)))
     MAX_RESPONSE_BYTES: int = scalar(16 * MEBIBYTE, Whole(at_least=1))
     # The pool.
     POOL_CONNECTIONS: int = scalar(10, Whole(at_least=1))
@@ -117,6 +120,7 @@ class Settings:
         ("temperature", "top_p", "top_k", "seed", "stop", "num_predict"), Names("temperature")
     )
     ALLOWED_MODELS: tuple[str, ...] | None = collection(None, OrNone(Names("llama3.2")))
+    SSE_COMMIT_AFTER: float = scalar(10.0, Number(above=0))
 
     @classmethod
     def build(cls, overrides: Mapping[str, object] | None = None) -> Self:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import random
-from typing import TYPE_CHECKING, Any, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from .core import flow, health
+from .core import exchanges, flow
 from .core.breaker import BreakerPolicy
 from .core.deadline import Clock
 from .core.retry import RetryPolicy
@@ -17,18 +18,21 @@ from .errors import OllamaBridgeError, without_frames
 from .health import HealthKeeper
 from .logs import log
 from .state.local import LocalHome
+from .transports.aio import AsyncConversation, AsyncRun, run
 from .transports.blocking import Conversation, drive, finish
 from .transports.pool import BlockingTransport
+from .transports.tls import TlsContexts
 
 if TYPE_CHECKING:
-    from .conf import Settings
-    from .core.actions import Flow
-    from .core.events import Event
-    from .core.flow import Call, Exchange
-    from .core.health import HealthReport
-    from .core.types import ChatReply
+    from collections.abc import Generator
 
-T = TypeVar("T")
+    from .conf import Settings
+    from .core.events import Event
+    from .core.flow import Call
+    from .core.health import HealthReport
+    from .core.types import ChatReply, Delta
+    from .transports.aiopool import AsyncTransport
+
 logger = logging.getLogger("ollama_bridge.client")
 
 
@@ -45,8 +49,10 @@ class Engine:
             observe=self._observe,
             home=LocalHome(),
         )
-        self.transport = BlockingTransport(settings.POOL_CONNECTIONS)
-        self.health = HealthKeeper(self.router, self._probe, settings.HEALTH_CACHE_SECONDS)
+        self._tls = TlsContexts()
+        self.transport = BlockingTransport(settings.POOL_CONNECTIONS, self._tls)
+        self.async_transport: AsyncTransport | None = None
+        self._health = HealthKeeper(self.router, settings.HEALTH_CACHE_SECONDS)
 
     def announce(self) -> None:
         """Log that calls begin. Not under the client's lock: who formats the line may ask it."""
@@ -63,34 +69,80 @@ class Engine:
             },
         )
 
-    def answer(self, call: Call, exchange: Exchange) -> ChatReply:
-        """Perform a call that emits nothing, in this thread."""
+    def load_async(self) -> None:
+        """Make async calls possible. Loads aiohttp, which takes a while: not on a loop.
+
+        Raises:
+            ModuleNotFoundError: it is not installed.
+        """
+        transport = import_module(".transports.aiopool", __package__).AsyncTransport(self._tls)
+        with self.router.lock:
+            self.async_transport = self.async_transport or transport
+
+    def answer(self, call: Call, conversation: Conversation | None = None) -> ChatReply:
+        """Answer a call in this thread; whoever has the conversation may cancel it."""
+        steps = flow.answer(self.router, call, exchanges.whole)
         try:
-            return self._run(flow.answer(self.router, call, exchange))
+            return finish(drive(steps, conversation or self.conversation()))
         except OllamaBridgeError as error:
             raise without_frames(error) from error.__cause__
+
+    async def aanswer(self, call: Call) -> ChatReply:
+        """Answer a call on this loop."""
+        steps = flow.answer(self.router, call, exchanges.whole)
+        try:
+            return await run(steps, self._async_conversation())
+        except OllamaBridgeError as error:
+            raise without_frames(error) from error.__cause__
+
+    def stream(self, call: Call, conversation: Conversation) -> Generator[Delta, None, ChatReply]:
+        """Answer a call piece by piece, in the thread that asks for them."""
+        return drive(flow.answer(self.router, call, exchanges.streamed), conversation)
+
+    def astream(self, call: Call) -> AsyncRun[ChatReply]:
+        """Answer a call piece by piece, on this loop."""
+        steps = flow.answer(self.router, call, exchanges.streamed)
+        return AsyncRun(steps, self._async_conversation())
+
+    def report(self, *, force: bool) -> HealthReport:
+        return finish(drive(self._health.report(force=force), self.conversation()))
+
+    async def areport(self, *, force: bool) -> HealthReport:
+        return await run(self._health.report(force=force), self._async_conversation())
+
+    def conversation(self) -> Conversation:
+        return Conversation(self.transport, self.router.home)
 
     def stats(self) -> dict[str, Any]:
         return self._stats.to_dict(self.router.load())
 
     def close(self) -> None:
         self.transport.close()
+        if self.async_transport is not None:
+            self.async_transport.close()
+
+    async def aclose(self) -> None:
+        self.transport.close()
+        if self.async_transport is not None:
+            await self.async_transport.aclose()
 
     def after_fork(self) -> None:
         self._stats.after_fork()
         self.router.after_fork()
+        self._tls.after_fork()
         self.transport.after_fork()
-        self.health.after_fork()
+        if self.async_transport is not None:
+            self.async_transport.after_fork()
+        self._health.after_fork()
 
     def _observe(self, event: Event) -> None:
         self._stats.note(event)
         log(event)
 
-    def _probe(self) -> HealthReport:
-        return self._run(health.check(self.router))
-
-    def _run(self, steps: Flow[T]) -> T:
-        return finish(drive(steps, Conversation(self.transport, self.router.home)))
+    def _async_conversation(self) -> AsyncConversation:
+        if self.async_transport is None:
+            raise TypeError("load_async() comes first")
+        return AsyncConversation(self.async_transport, self.router.home)
 
 
 def default_endpoint(settings: Settings) -> Endpoint:
@@ -104,6 +156,8 @@ def default_endpoint(settings: Settings) -> Endpoint:
         proxy=settings.PROXY,
         verify=settings.VERIFY_SSL,
         timeout=settings.TIMEOUT,
+        first_token_timeout=settings.FIRST_TOKEN_TIMEOUT,
+        chunk_timeout=settings.CHUNK_TIMEOUT,
         connect_timeout=settings.CONNECT_TIMEOUT,
         max_response_bytes=settings.MAX_RESPONSE_BYTES,
         pool_maxsize=settings.POOL_MAXSIZE,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from .core import health
+from .core.actions import Wait
 from .core.health import LONGEST_PROBE, HealthReport, judged
+from .core.limiter import Ticket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from .core.actions import Flow
     from .core.routing import Router
 
 # A bad report is asked for anew sooner, so that a recovery is seen soon.
@@ -20,59 +22,77 @@ class HealthKeeper:
     """Answers from the last report while it is fresh: young, and of the circuit's generation.
 
     While one caller probes, others get the stale report; those who find none wait for the probe.
-    Thread-safe.
+    Thread-safe: each caller's driver performs a flow of its own.
     """
 
-    def __init__(
-        self, router: Router, probe: Callable[[], HealthReport], cache_seconds: float
-    ) -> None:
+    def __init__(self, router: Router, cache_seconds: float) -> None:
         self._router = router
-        self._probe = probe
         self._seconds = cache_seconds
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._probing = False
+        self._waiting: list[Ticket] = []
         self._report: HealthReport | None = None
         self._generation = 0
         self._fresh_until = 0.0
 
-    def report(self, *, force: bool) -> HealthReport:
+    def report(self, *, force: bool) -> Flow[HealthReport]:
         """Return the report, with the circuits as they are now; ``force`` asks the server anew."""
-        report = self._renew() if force else self._ask()
+        report = yield from (self._renew() if force else self._ask())
         return judged(report, self._router)
 
     def after_fork(self) -> None:
         """In a forked child nobody probes."""
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._probing = False
+        self._waiting = []
 
-    def _ask(self) -> HealthReport:
+    def _ask(self) -> Flow[HealthReport]:
         """Return the kept report if it will do, else the one of a probe that others wait for."""
-        with self._changed:
-            if self._report is None and self._probing:
-                self._changed.wait_for(lambda: not self._probing, 2 * LONGEST_PROBE)
+        ticket = self._queue()
+        if ticket is not None:
+            yield Wait(ticket, self._now() + 2 * LONGEST_PROBE)
+        with self._lock:
             if self._report is not None and (self._is_fresh() or self._probing):
                 return self._report
             self._probing = True
         try:
-            return self._renew()
+            return (yield from self._renew())
         finally:
-            with self._changed:
-                self._probing = False
-                self._changed.notify_all()
+            self._end_probe()
 
-    def _renew(self) -> HealthReport:
-        report = self._probe()
+    def _queue(self) -> Ticket | None:
+        """Return a ticket to wait with where somebody probes and nothing is known yet."""
+        with self._lock:
+            if self._report is not None or not self._probing:
+                return None
+            ticket = Ticket()
+            ticket.waits = True
+            self._waiting.append(ticket)
+            return ticket
+
+    def _end_probe(self) -> None:
+        with self._lock:
+            self._probing = False
+            woken, self._waiting = self._waiting, []
+        for ticket in woken:
+            ticket.waits = False
+            self._router.call(ticket)
+
+    def _renew(self) -> Flow[HealthReport]:
+        report = yield from health.check(self._router)
         seconds = self._seconds if report else min(self._seconds, LONGEST_BAD)
-        with self._changed:
+        with self._lock:
             self._report = report
             self._generation = self._circuit()
-            self._fresh_until = self._router.clock.monotonic() + seconds
+            self._fresh_until = self._now() + seconds
         return report
 
     def _is_fresh(self) -> bool:
         """Tell whether the report is young, and the circuit has not moved since."""
-        is_young = self._router.clock.monotonic() < self._fresh_until
-        return is_young and self._generation == self._circuit()
+        return self._now() < self._fresh_until and self._generation == self._circuit()
 
     def _circuit(self) -> int:
         return self._router.worse(self._router.default).generation
+
+    def _now(self) -> float:
+        return self._router.clock.monotonic()

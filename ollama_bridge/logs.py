@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .core.events import (
     AttemptRepeated,
     CallAnswered,
+    CallCancelled,
     CallFailed,
     CallRefused,
     CallStarted,
@@ -69,6 +70,11 @@ def _log_refusal(event: CallRefused) -> None:
         calls.log(level, "Ollama call refused: %s", event.error, extra=extra)
 
 
+def _log_cancel(event: CallCancelled) -> None:
+    extra = _facts(event.endpoint, event.model, event.request_id)
+    calls.info("Ollama call cancelled after %.2fs", event.seconds, extra=extra)
+
+
 def _log_opening(event: CircuitOpened) -> None:
     line = "Circuit breaker: Opening circuit after %d failures"
     circuits.error(line, event.failures, extra=_facts_of_circuit(event.circuit, event.last_error))
@@ -103,6 +109,7 @@ _LINES: dict[type[Event], Callable[[Any], None]] = {
     AttemptRepeated: _log_repeat,
     CallFailed: _log_failure,
     CallRefused: _log_refusal,
+    CallCancelled: _log_cancel,
     CircuitOpened: _log_opening,
     CircuitProbing: _log_probe,
     CircuitClosed: _log_closing,

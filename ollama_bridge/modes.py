@@ -174,13 +174,17 @@ def is_migrated() -> bool:
     return EndpointState._meta.db_table in connection.introspection.table_names()  # noqa: SLF001  # Django's public _meta
 
 
+class _NoTableError(DatabaseError):
+    """The site has not been migrated yet."""
+
+
 def _read() -> dict[str, Wish]:
     """Return the wishes; a table that was missing may have been made in this very moment."""
     try:
         return _stored()
-    except DatabaseError:
+    except DatabaseError as error:
         if not _has_table():
-            raise
+            raise _NoTableError from error
         return _stored()
 
 
@@ -207,11 +211,8 @@ def _weight_of(error: Exception) -> int:
     Sites without a database, sites that have not migrated yet, and tests that forbid the database
     (pytest-django raises ``RuntimeError``) need no alarm.
     """
-    if isinstance(error, (ImproperlyConfigured, RuntimeError, AssertionError)):
-        return logging.DEBUG
-    if isinstance(error, DatabaseError) and not _has_table():
-        return logging.DEBUG
-    return logging.WARNING
+    harmless = ImproperlyConfigured, RuntimeError, AssertionError, _NoTableError
+    return logging.DEBUG if isinstance(error, harmless) else logging.WARNING
 
 
 def _has_table() -> bool:

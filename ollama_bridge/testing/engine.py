@@ -148,7 +148,9 @@ def bound(address: tuple[str, int]) -> socket.socket:
     Raises:
         OSError: somebody else listens there.
     """
-    sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    # asyncio sends small pieces at once, without Nagle's delay, only where TCP is named.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if sys.platform != "win32":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -8,7 +8,18 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
-from ..core.actions import Emit, Open, Read, Send, Sleep, Sync, TransportFault, Wait
+from ..core.actions import (
+    Cancelled,
+    Emit,
+    Finish,
+    Open,
+    Read,
+    Send,
+    Sleep,
+    Sync,
+    TransportFault,
+    Wait,
+)
 from ..core.types import Response
 from .sockets import Exchange
 
@@ -30,24 +41,51 @@ class Conversation:
         self._transport = transport
         self._home = home
         self._opened: Opened | None = None
+        self._exchange: Exchange | None = None
+        self._alarm: SimpleQueue[None] | None = None
+        self._cancelled = False
 
     def perform(self, action: Action) -> Any:
         """Do what an action asks for and return its result.
 
         Raises:
             TransportFault: the network failed.
+            Cancelled: by ``cancel``.
         """
+        try:
+            value = self._perform(action)
+        except TransportFault:
+            self._heed()
+            raise
+        self._heed()
+        return value
+
+    def cancel(self) -> None:
+        """From any thread, let the thread that performs end at once, whatever it waits for."""
+        self._cancelled = True
+        if self._alarm is not None:
+            self._alarm.put(None)
+        if self._exchange is not None:
+            self._exchange.abort()
+
+    def _heed(self) -> None:
+        if self._cancelled:
+            raise Cancelled
+
+    def _perform(self, action: Action) -> Any:
         match action:
+            case Read():
+                return self._read(action)
             case Send():
                 return self._send(action)
             case Open():
                 return self._open(action).head
-            case Read():
-                return self._read(action)
+            case Finish():
+                self._finish(action.until)
             case Sleep():
-                time.sleep(action.seconds)
+                self._wait(action.seconds)
             case Wait():
-                return _wait(action)
+                return self._wait_for(action)
             case Sync():
                 self._home.exchange()
             case Emit():
@@ -66,6 +104,8 @@ class Conversation:
         self.close()
         endpoint = action.endpoint
         exchange = Exchange(action.until, endpoint.connect_timeout, fresh=action.fresh)
+        self._exchange = exchange
+        self._heed()  # a cancel looks for the exchange after it has said so
         self._opened = self._transport.line(endpoint).send(action.request, exchange)
         return self._opened
 
@@ -79,12 +119,39 @@ class Conversation:
             raise TypeError("Read without Open")
         return self._opened.read(action.until)
 
+    def _finish(self, until: float) -> None:
+        opened = self._opened
+        if opened is not None and until > time.monotonic():
+            with suppress(TransportFault):  # nobody needs this connection any more
+                opened.read(until)
+        self.close()
+
+    def _wait(self, seconds: float) -> None:
+        self._wait_on(SimpleQueue(), seconds)
+
+    def _wait_for(self, action: Wait) -> bool:
+        # No Event: the collector may give a slot to this very thread inside its lock, and Event.set
+        # would wait for that lock for ever. A SimpleQueue's put may interrupt its own get.
+        alarm: SimpleQueue[None] = SimpleQueue()
+        action.ticket.wake = partial(alarm.put, None)
+        if action.ticket.waits:
+            self._wait_on(alarm, max(0.0, action.until - time.monotonic()))
+        return action.ticket.granted
+
+    def _wait_on(self, alarm: SimpleQueue[None], seconds: float) -> None:
+        self._alarm = alarm
+        self._heed()  # a cancel looks for the alarm after it has said so
+        with suppress(Empty):
+            alarm.get(timeout=seconds)
+        self._alarm = None
+
 
 def drive(steps: Flow[T], conversation: Conversation) -> Generator[Delta, None, T]:
     """Perform a flow to its end; yield what it emits, return what it returns.
 
     Raises:
         OllamaBridgeError: what the flow raises. It is closed in any case, also by ``close()``.
+        Cancelled: by ``cancel()`` of the conversation.
     """
     resume, value = steps.send, None
     try:
@@ -116,14 +183,3 @@ def finish(deltas: Generator[Delta, None, T]) -> T:
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
     raise TypeError("this flow streams: iterate over drive() instead")
-
-
-def _wait(action: Wait) -> bool:
-    # No Event: the collector may give a slot to this very thread inside its lock, and Event.set
-    # would wait for that lock for ever. A SimpleQueue's put may interrupt its own get.
-    woken: SimpleQueue[None] = SimpleQueue()
-    action.ticket.wake = partial(woken.put, None)
-    if action.ticket.waits:
-        with suppress(Empty):
-            woken.get(timeout=max(0.0, action.until - time.monotonic()))
-    return action.ticket.granted

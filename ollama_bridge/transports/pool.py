@@ -7,22 +7,20 @@ redirects, no netrc, and no proxies from the environment.
 from __future__ import annotations
 
 import logging
-import ssl
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.util.retry import Retry
 
-from .. import __version__
 from ..core.actions import FaultKind, TransportFault
 from ..core.types import Head
 from .faults import fault_of
+from .headers import headers_of
 from .sockets import POOLS, Exchange, ExchangeTimeout
+from .tls import TlsContexts
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -81,11 +79,10 @@ class EndpointAdapter(HTTPAdapter):
     At most ``most`` of them are kept while they are idle.
     """
 
-    def __init__(self, endpoint: Endpoint, *, most: int) -> None:
+    def __init__(self, endpoint: Endpoint, tls: TlsContexts, *, most: int) -> None:
         self._endpoint = endpoint
         proxy = endpoint.proxy
-        is_secure = endpoint.is_secure or (proxy is not None and proxy.startswith("https:"))
-        self._tls = _tls_context(endpoint.verify) if is_secure else None
+        self._tls = tls.of(endpoint)
         super().__init__(
             pool_connections=1,
             pool_maxsize=most,
@@ -96,8 +93,8 @@ class EndpointAdapter(HTTPAdapter):
         self._request_urls: dict[str, str] = {}
         manager: Any = self.poolmanager
         if proxy:
-            tls = {"ssl_context": self._tls, "proxy_ssl_context": self._tls}
-            manager = self.proxy_manager_for(proxy, **tls)
+            contexts = {"ssl_context": self._tls, "proxy_ssl_context": self._tls}
+            manager = self.proxy_manager_for(proxy, **contexts)
         manager.pool_classes_by_scheme = POOLS
         self._pool = manager.connection_from_url(endpoint.base_url)
 
@@ -130,18 +127,6 @@ class EndpointAdapter(HTTPAdapter):
 
     def close_inherited(self) -> None:
         self._pool.close_inherited()
-
-
-def _tls_context(verify: bool | str) -> ssl.SSLContext:
-    path = verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH
-    folder = Path(path).is_dir()
-    context = ssl.create_default_context(
-        cafile=None if folder else path, capath=path if folder else None
-    )
-    if verify is False:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 class Opened:
@@ -198,10 +183,12 @@ class Opened:
 class Line:
     """The way to one endpoint: its adapter and its requests, prepared but for the body."""
 
-    def __init__(self, session: requests.Session, endpoint: Endpoint, *, most: int) -> None:
+    def __init__(
+        self, session: requests.Session, endpoint: Endpoint, tls: TlsContexts, *, most: int
+    ) -> None:
         self._session = session
         self._endpoint = endpoint
-        self._adapter = EndpointAdapter(endpoint, most=most)
+        self._adapter = EndpointAdapter(endpoint, tls, most=most)
         self._prepared: dict[tuple[str, str], requests.PreparedRequest] = {}
         session.mount(endpoint.base_url, self._adapter)
 
@@ -240,7 +227,7 @@ class Line:
         template = self._prepared.get(key)
         if template is None:
             url = self._endpoint.base_url + request.path
-            template = requests.Request(request.method, url, _headers(self._endpoint)).prepare()
+            template = requests.Request(request.method, url, headers_of(self._endpoint)).prepare()
             self._prepared[key] = template
         prepared = requests.PreparedRequest()
         prepared.method, prepared.url = template.method, template.url
@@ -252,27 +239,15 @@ class Line:
         return prepared
 
 
-def _headers(endpoint: Endpoint) -> dict[str, str]:
-    headers = {
-        "User-Agent": f"ollama_bridge/{__version__}",
-        **endpoint.headers,
-        "Accept": "application/json, application/x-ndjson",
-        "Accept-Encoding": "identity",
-        "Content-Type": "application/json",
-    }
-    if endpoint.api_key:
-        headers["Authorization"] = f"Bearer {endpoint.api_key}"
-    return headers
-
-
 class BlockingTransport:
     """The process's session. Made lazily, thread-safe, forgotten in a forked child.
 
     ``most`` bounds the endpoints whose connections are kept; the oldest give way.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, tls: TlsContexts | None = None) -> None:
         self._most = most
+        self._tls = tls or TlsContexts()
         self._lock = threading.Lock()
         self._session: requests.Session | None = None
         self._lines: dict[str, Line] = {}
@@ -308,5 +283,5 @@ class BlockingTransport:
                 while len(self._lines) >= self._most:
                     self._lines.pop(next(iter(self._lines))).close()
                 most = 0 if self._closed else endpoint.pool_maxsize
-                self._lines[endpoint.name] = Line(self._session, endpoint, most=most)
+                self._lines[endpoint.name] = Line(self._session, endpoint, self._tls, most=most)
             return self._lines[endpoint.name]

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from http.client import (
     CONTINUE,
     OK,
@@ -51,7 +52,7 @@ class Exchange:
     proxy and under TLS; ``received`` counts the bytes that came over it.
     """
 
-    __slots__ = ("connect_timeout", "connected", "fresh", "received", "until")
+    __slots__ = ("_aborted", "_sock", "connect_timeout", "connected", "fresh", "received", "until")
 
     def __init__(self, until: float, connect_timeout: float, *, fresh: bool) -> None:
         self.until = until
@@ -59,6 +60,30 @@ class Exchange:
         self.fresh = fresh
         self.connected = False
         self.received = 0
+        self._aborted = False
+        self._sock: socket.socket | None = None
+
+    def abort(self) -> None:
+        """From any thread, let whoever reads or sends for this exchange fail at once.
+
+        urllib3's ``HTTPResponse.shutdown()`` does so too, but only once there is a response, and
+        the longest wait is the one for its first byte.
+        """
+        self._aborted = True
+        self._shut(self._sock)
+
+    def use(self, sock: socket.socket) -> None:
+        """Take note of the socket that serves the exchange from now on."""
+        self._sock = sock
+        if self._aborted:
+            self._shut(sock)
+
+    @staticmethod
+    def _shut(sock: socket.socket | None) -> None:
+        if sock is not None:
+            with suppress(OSError):  # it is closed, or was never connected
+                # Not SSLSocket's own, which takes TLS away under whoever is reading.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def left(self) -> float:
         """Return the seconds left.
@@ -67,7 +92,7 @@ class Exchange:
             TimeoutError: there are none.
         """
         left = self.until - time.monotonic()
-        if left <= 0:
+        if left <= 0 or self._aborted:
             raise TimeoutError("deadline")
         return min(left, _LONGEST_WAIT)
 
@@ -114,24 +139,24 @@ class _DeadlineSocket:
     """
 
     def __init__(self, sock: socket.socket, connection: _DeadlineMixin) -> None:
-        self._sock = sock
+        self.bare = sock
         self._connection = connection
 
     def makefile(self, *_: object, **__: object) -> io.BufferedReader:
-        return io.BufferedReader(_DeadlineReader(self._sock, self._connection), _BUFFER)
+        return io.BufferedReader(_DeadlineReader(self.bare, self._connection), _BUFFER)
 
     def sendall(self, data: bytes) -> None:
         """Send all of it: over TLS, a timeout bounds only each of the pieces."""
         rest = memoryview(data)
         while rest:
-            self._sock.settimeout(self._connection.exchange.left())
-            rest = rest[self._sock.send(rest) :]
+            self.bare.settimeout(self._connection.exchange.left())
+            rest = rest[self.bare.send(rest) :]
 
     def settimeout(self, _seconds: float | None) -> None:
         """Do nothing: urllib3 would bound the sending by the time for connects."""
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._sock, name)
+        return getattr(self.bare, name)
 
 
 class _Response(HTTPResponse):
@@ -185,18 +210,22 @@ class _DeadlineMixin(HTTPConnection):
         if exchange.fresh:
             self.close()
         exchange.connected = not self.is_closed
+        if exchange.connected:
+            sock: Any = self.sock  # ours, see connect()
+            exchange.use(sock.bare)
 
     def connect(self) -> None:
         """Connect, with tunnel and handshake if need be, within the time for connects."""
         exchange = self.exchange
-        end = min(time.monotonic() + exchange.connect_timeout, exchange.until)
-        self.exchange = Exchange(end, exchange.connect_timeout, fresh=False)
+        until, received = exchange.until, exchange.received
+        exchange.until = min(time.monotonic() + exchange.connect_timeout, until)
         try:
             super().connect()
         except TimeoutError as exc:
             raise ConnectTimeoutError(self, "connect timed out") from exc
         finally:
-            self.exchange = exchange
+            exchange.until, exchange.received = until, received  # what a proxy said is no reply
+        exchange.use(self.sock)
         self.sock = self._bounded(self.sock)
         exchange.connected = True
 
@@ -219,35 +248,33 @@ class _DeadlineMixin(HTTPConnection):
                 self.sock = bare
 
     def _new_conn(self) -> socket.socket:
-        end = self.exchange.until
         try:
             addresses = socket.getaddrinfo(self._dns_host, self.port, 0, socket.SOCK_STREAM)
         except (OSError, UnicodeError) as exc:
             reason = exc if isinstance(exc, socket.gaierror) else socket.gaierror(str(exc))
             raise NameResolutionError(self.host, self, reason) from exc
         try:
-            return _connect_any(addresses, end, self.socket_options or ())
+            return _connect_any(addresses, self.exchange, self.socket_options or ())
         except TimeoutError as exc:
             raise ConnectTimeoutError(self, "connect timed out") from exc
         except OSError as exc:
             raise NewConnectionError(self, "connect failed") from exc
 
 
-def _connect_any(addresses: list[Any], end: float, options: Any) -> socket.socket:
+def _connect_any(addresses: list[Any], exchange: Exchange, options: Any) -> socket.socket:
     """Connect to the first address that answers; each gets a fair share of the time left."""
     failed: OSError = OSError("no address")
     for index, (family, kind, protocol, _, address) in enumerate(addresses):
-        left = end - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("connect timed out")
+        left = exchange.left()
         sock = None
         try:
             sock = socket.socket(family, kind, protocol)
             for option in options:
                 sock.setsockopt(*option)
             sock.settimeout(left / (len(addresses) - index))
+            exchange.use(sock)  # so that an abort ends the connect
             sock.connect(address)
-            sock.settimeout(max(0.001, end - time.monotonic()))
+            sock.settimeout(max(0.001, exchange.until - time.monotonic()))
         except OSError as exc:  # the kernel may not even know the family
             if sock is not None:
                 sock.close()

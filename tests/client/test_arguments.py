@@ -1,8 +1,7 @@
-"""What ``chat`` takes, and what it says of what it does not take."""
+"""What ``chat`` takes; what it says of what it does not take is in ``test_forms``."""
 
 from __future__ import annotations
 
-import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +11,6 @@ from ollama_bridge.testing import FakeOllama
 if TYPE_CHECKING:
     from tests.conftest import MakeClient
 
-CANARY = "the-canary-sings-at-dawn"
 QUESTION = "What is water?"
 
 
@@ -20,115 +18,6 @@ class Text(str):
     """A string of another class."""
 
     __slots__ = ()
-
-
-WRONG: list[tuple[str, type[Exception], dict[str, Any]]] = [
-    ("message", TypeError, {"message": None}),
-    ("message", TypeError, {"message": 5}),
-    ("message", TypeError, {"message": CANARY.encode()}),
-    ("message", TypeError, {"message": [CANARY]}),
-    ("message", ValueError, {"message": ""}),
-    ("message", ValueError, {"message": " \n\t"}),
-    ("message", ValueError, {"message": f"{CANARY}\ud800"}),
-    ("system_prompt", TypeError, {"system_prompt": 5}),
-    ("system_prompt", TypeError, {"system_prompt": 0}),
-    ("system_prompt", TypeError, {"system_prompt": [CANARY]}),
-    ("system_prompt", ValueError, {"system_prompt": f"{CANARY}\udfff"}),
-    ("history", TypeError, {"history": None}),
-    ("history", TypeError, {"history": 5}),
-    ("history", TypeError, {"history": CANARY}),
-    ("history", TypeError, {"history": {"role": "user", "content": CANARY}}),
-    ("history[0]", TypeError, {"history": [CANARY]}),
-    ("history[0]", TypeError, {"history": [None]}),
-    ("history[0].role", ValueError, {"history": [{"content": CANARY}]}),
-    ("history[0].role", ValueError, {"history": [{"role": CANARY, "content": "x"}]}),
-    ("history[0].role", ValueError, {"history": [{"role": [], "content": CANARY}]}),
-    ("history[0].role", ValueError, {"history": [{"role": "tool", "content": CANARY}]}),
-    ("history[0].content", TypeError, {"history": [{"role": "user"}]}),
-    ("history[0].content", TypeError, {"history": [{"role": "user", "content": [CANARY]}]}),
-    ("history[0].content", ValueError, {"history": [{"role": "user", "content": "\ud800"}]}),
-    (
-        "history[1]",
-        ValueError,
-        {"history": [{"role": "user", "content": "x"}, {"role": "user", "contents": CANARY}]},
-    ),
-    ("model", ValueError, {"model": 5}),
-    ("model", ValueError, {"model": ""}),
-    ("model", ValueError, {"model": "two words"}),
-    ("model", ValueError, {"model": "a\nb"}),
-    ("model", ValueError, {"model": "a\ud800"}),
-    ("temperature", TypeError, {"temperature": "0.7"}),
-    ("temperature", TypeError, {"temperature": True}),
-    ("temperature", ValueError, {"temperature": -0.1}),
-    ("temperature", ValueError, {"temperature": float("nan")}),
-    ("temperature", ValueError, {"temperature": float("inf")}),
-    ("temperature", ValueError, {"temperature": 10**400}),
-    ("max_tokens", TypeError, {"max_tokens": 1.5}),
-    ("max_tokens", TypeError, {"max_tokens": True}),
-    ("max_tokens", TypeError, {"max_tokens": "5"}),
-    ("max_tokens", ValueError, {"max_tokens": 0}),
-    ("max_tokens", ValueError, {"max_tokens": -1}),
-    ("options", TypeError, {"options": 5}),
-    ("options", TypeError, {"options": [CANARY]}),
-    ("options", TypeError, {"options": {5: CANARY}}),
-    ("options", ValueError, {"options": {"stop": {CANARY}}}),
-    ("options", ValueError, {"options": {"seed": float("nan")}}),
-    ("options", ValueError, {"options": {"stop": [f"{CANARY}\ud800"]}}),
-    ("options", ValueError, {"options": {f"{CANARY}\ud800": 1}}),
-    ("max_tokens", ValueError, {"max_tokens": 5, "options": {"num_predict": 5}}),
-    ("temperature", ValueError, {"temperature": 1, "options": {"temperature": 1}}),
-    ("timeout", TypeError, {"timeout": "5"}),
-    ("timeout", TypeError, {"timeout": True}),
-    ("timeout", ValueError, {"timeout": 0}),
-    ("timeout", ValueError, {"timeout": -1}),
-    ("timeout", ValueError, {"timeout": float("nan")}),
-    ("timeout", ValueError, {"timeout": float("inf")}),
-    ("timeout", ValueError, {"timeout": 1e300}),
-    ("timeout", ValueError, {"timeout": 10**400}),
-    ("keep_alive", ValueError, {"keep_alive": True}),
-    ("keep_alive", ValueError, {"keep_alive": "5"}),
-    ("keep_alive", ValueError, {"keep_alive": "soon"}),
-    ("keep_alive", ValueError, {"keep_alive": float("nan")}),
-    ("keep_alive", ValueError, {"keep_alive": ["5m"]}),
-]
-
-
-def too_deep() -> dict[str, Any]:
-    nested: Any = CANARY
-    for _ in range(100_000):
-        nested = [nested]
-    return {"stop": nested}
-
-
-@pytest.mark.parametrize(("named", "kind", "arguments"), WRONG)
-def test_a_wrong_argument_is_named_and_no_text_is_quoted(
-    fake_ollama: FakeOllama,
-    make_client: MakeClient,
-    named: str,
-    kind: type[Exception],
-    arguments: dict[str, Any],
-) -> None:
-    call = {"message": f"{QUESTION} {CANARY}", **arguments}
-    with pytest.raises((TypeError, ValueError)) as caught:
-        make_client().chat(**call)
-    assert type(caught.value) is kind
-    assert str(caught.value).startswith(named)
-    assert CANARY not in "".join(traceback.format_exception(caught.value))
-    assert CANARY not in repr(caught.value.args)
-    assert fake_ollama.chats == []
-
-
-def test_options_that_are_nested_too_deeply_are_named(make_client: MakeClient) -> None:
-    with pytest.raises(ValueError, match=r"^options"):
-        make_client().chat(QUESTION, options=too_deep())
-
-
-def test_a_wrong_argument_leaves_the_circuit_alone(make_client: MakeClient) -> None:
-    client = make_client(failure_threshold=1)
-    with pytest.raises(ValueError, match="message"):
-        client.chat("")
-    assert client.circuit_breaker.state == "closed"
-    assert client.circuit_breaker.generation == 0
 
 
 def test_the_least_call_sends_the_least(fake_ollama: FakeOllama, make_client: MakeClient) -> None:

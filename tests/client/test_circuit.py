@@ -51,30 +51,6 @@ def outlast(client: OllamaClient) -> None:
     time.sleep(left)
 
 
-def test_five_calls_to_a_killed_server_fail_and_the_sixth_is_refused(
-    fake_ollama: FakeOllama, make_client: MakeClient
-) -> None:
-    client = make_client()
-    fake_ollama.refuse()
-    for number in range(1, 6):
-        assert client.circuit_breaker.state == "closed"
-        with pytest.raises(ConnectionFailed, match="Start it with: ollama serve"):
-            client.chat(QUESTION)
-        assert client.circuit_breaker.failures == number
-    started = time.monotonic()
-    with pytest.raises(CircuitOpen) as caught:
-        client.chat(QUESTION)
-    assert time.monotonic() - started < 0.5
-    error = caught.value
-    assert error.retry_after is not None
-    assert 2 < error.retry_after <= 5
-    seconds = -int(-error.retry_after // 1)
-    assert str(error) == (f"Circuit breaker is OPEN - service unavailable. Next try in {seconds} s")
-    assert [(one.code, one.status) for one in error.attempts] == [("circuit_open", None)]
-    assert client.circuit_breaker.last_error == "connection_failed"
-    assert client.circuit_breaker.retry_after == pytest.approx(error.retry_after, abs=0.1)
-
-
 def test_the_first_call_after_the_open_time_probes_and_closes_it(
     fake_ollama: FakeOllama, make_client: MakeClient
 ) -> None:
@@ -138,24 +114,6 @@ def test_of_twenty_concurrent_callers_exactly_one_probes(
     assert seen == {"circuit_open": 19, "timeout": 1}
     assert all(wait is not None and 0 < wait <= 1 for wait in waits)
     assert len(fake_ollama.chats) == 1
-
-
-def test_a_stalled_probe_that_is_answered_in_the_end_closes_it_for_all(
-    fake_ollama: FakeOllama, make_client: MakeClient
-) -> None:
-    client = make_client(**SOON)
-    kill(fake_ollama, client)
-    fake_ollama.listen()
-    outlast(client)
-    fake_ollama.misbehave(faults.Stall(0.3), when=when.first(1))
-    with ThreadPoolExecutor(1) as pool:
-        probe = pool.submit(client.chat, QUESTION)
-        fake_ollama.wait_for(lambda server: len(server.chats) == 1)
-        with pytest.raises(CircuitOpen):
-            client.chat(QUESTION)
-        assert probe.result()
-    assert client.circuit_breaker.state == "closed"
-    assert client.chat(QUESTION)
 
 
 @pytest.fixture

@@ -309,7 +309,7 @@ def test_a_lock_that_another_thread_holds_at_the_fork_is_free_in_the_child(
         "router": engine.router.lock,
         "client": client._lock,
         "transport": engine.transport._lock,
-        "health": engine.health._changed,
+        "health": engine._health._lock,
     }[lock]
     holding, done = threading.Event(), threading.Event()
 
@@ -366,6 +366,7 @@ HEAVY = ("requests", "urllib3", "aiohttp", "rest_framework", "ssl")
         "from ollama_bridge import OllamaClient, ChatReply, check_availability",
         "from ollama_bridge import retry_on_ollama_failure, CircuitOpen",
         "import ollama_bridge.apps",
+        "import ollama_bridge.client, ollama_bridge.streams, ollama_bridge.batches",
         "import ollama_bridge.testing",
     ],
 )

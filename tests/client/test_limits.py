@@ -88,31 +88,6 @@ def test_a_wait_that_cannot_end_in_time_is_refused_at_once_with_a_true_retry_aft
         assert client.chat("Quick!", timeout=1)
 
 
-def test_more_callers_than_may_wait_are_refused(make_client: MakeClient, held: Held) -> None:
-    client = make_client(max_concurrency=1, max_waiting=2)
-    with ThreadPoolExecutor(3) as pool:
-        calls = [pool.submit(client.chat, "Hi") for _ in range(3)]
-        until(lambda: waiting(client) == 2)
-        with pytest.raises(Overloaded, match="Too many calls wait for default/llama3"):
-            client.chat("Hi")
-        held.let_go()
-        assert all(call.result() for call in calls)
-
-
-def test_an_operator_who_opens_the_circuit_frees_those_who_wait(
-    make_client: MakeClient, held: Held
-) -> None:
-    client = make_client(max_concurrency=1)
-    with ThreadPoolExecutor(5) as pool:
-        calls = [pool.submit(client.chat, "Hi") for _ in range(5)]
-        until(lambda: waiting(client) == 4)
-        client.circuit_breaker.force_open()
-        until(lambda: sum(call.done() for call in calls) == 4)
-        codes = {getattr(call.exception(), "code", "") for call in calls if call.done()}
-        assert codes == {"circuit_open"}
-        held.let_go()
-
-
 def test_a_function_under_the_circuit_takes_no_slot_from_the_calls_inside_it(
     make_client: MakeClient,
 ) -> None:

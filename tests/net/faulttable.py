@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ollama_bridge import errors
@@ -42,6 +42,11 @@ class Case:
     fault: Fault
     verdict: Verdict
     settings: dict[str, Any] = field(default_factory=dict)
+    streamed: Verdict | None = None
+    """What a stream makes of it, where that is another thing."""
+
+    def verdict_on(self, *, streams: bool) -> Verdict:
+        return self.streamed if streams and self.streamed is not None else self.verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +155,7 @@ _CUT = Verdict(
     requests=ATTEMPTS,
     blames="model",
 )
+_INTERRUPTED = replace(_CUT, error=errors.StreamInterrupted, status=200, requests=1, partial=True)
 _SILENT = Verdict(
     error=errors.Timeout,
     says="Response timeout - Ollama may be overloaded, or the model is still loading. "
@@ -157,6 +163,7 @@ _SILENT = Verdict(
     blames="endpoint",
     phase="total",
 )
+_NO_FIRST_TOKEN = replace(_SILENT, phase="first_token")
 _SLOW = Verdict(
     error=errors.Timeout,
     says="Response timeout - the reply of {url} began but did not end in time. "
@@ -164,6 +171,7 @@ _SLOW = Verdict(
     blames="model",
     phase="total",
 )
+_SLOW_FIRST_TOKEN = replace(_NO_FIRST_TOKEN, blames="model")
 _CRASHED = Verdict(
     error=errors.ServerFailed,
     says="The model's runner crashed. See the log of the Ollama server",
@@ -224,15 +232,22 @@ def _no_reply(what: str) -> Verdict:
     )
 
 
+_NOT_DONE = Verdict(
+    error=errors.InvalidReply,
+    says="The server ended its answer without saying that it is done. See its log",
+    status=200,
+    blames="model",
+)
+
 CASES = [
     # The connection.
     Case("reset before the status line", faults.Reset(), _DROPPED),
     Case("dropped before the status line", faults.Drop(), _DROPPED),
-    Case("cut body", faults.CutBody(), _CUT),
-    Case("black hole", faults.BlackHole(), _SILENT, SHORT),
-    Case("drip in status line", faults.Drip("status"), _SLOW, SHORT),
-    Case("drip in headers", faults.Drip("headers"), _SLOW, SHORT),
-    Case("drip in body", faults.Drip("body"), _SLOW, SHORT),
+    Case("cut body", faults.CutBody(), _CUT, streamed=_INTERRUPTED),
+    Case("black hole", faults.BlackHole(), _SILENT, SHORT, _NO_FIRST_TOKEN),
+    Case("drip in status line", faults.Drip("status"), _SLOW, SHORT, _SLOW_FIRST_TOKEN),
+    Case("drip in headers", faults.Drip("headers"), _SLOW, SHORT, _SLOW_FIRST_TOKEN),
+    Case("drip in body", faults.Drip("body"), _SLOW, SHORT, _SLOW_FIRST_TOKEN),
     Case(
         "not HTTP",
         faults.Garbage(),
@@ -374,17 +389,19 @@ CASES = [
     Case(
         "done: false",
         faults.NotDone(),
-        Verdict(
-            error=errors.InvalidReply,
-            says="The server ended its answer without saying that it is done. See its log",
-            status=200,
-            blames="model",
-            partial=True,
+        replace(_NOT_DONE, partial=True),
+        streamed=replace(_NOT_DONE, error=errors.StreamInterrupted, partial=True),
+    ),
+    Case(
+        "truncated JSON",
+        faults.TruncatedJSON(),
+        _no_reply("application/json"),
+        streamed=replace(
+            _no_reply("application/x-ndjson"), error=errors.StreamInterrupted, partial=True
         ),
     ),
-    Case("truncated JSON", faults.TruncatedJSON(), _no_reply("application/json")),
     Case("wrong content type", faults.WrongType(), _no_reply("text/html")),
-    Case("empty body", faults.Status(200), _no_reply("something")),
+    Case("empty body", faults.Status(200), _no_reply("something"), streamed=_NOT_DONE),
     Case(
         "other JSON", faults.Status(200, b"[]", "application/json"), _no_reply("application/json")
     ),

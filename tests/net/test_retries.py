@@ -1,4 +1,4 @@
-"""What is repeated, how often, after which wait, and on which connection."""
+"""What is repeated, how often, and after which wait; see ``test_forms`` for all forms of a call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ollama_bridge import (
-    ConnectionFailed,
     Overloaded,
     QuotaExhausted,
     RateLimited,
@@ -24,11 +23,7 @@ from ollama_bridge.testing import FakeOllama, faults, when
 from tests.net.rawserver import RawServer
 
 if TYPE_CHECKING:
-    import ssl
-    from pathlib import Path
-
     from ollama_bridge import OllamaClient
-    from ollama_bridge.testing.faults import Fault
     from tests.conftest import MakeClient
 
 
@@ -36,18 +31,6 @@ def tokens(client: OllamaClient) -> float:
     """Return what is left of the default endpoint's retry budget."""
     router = client._running().router  # no public name: nothing to decide by it
     return router.place(router.default.endpoint).budget.tokens
-
-
-@pytest.mark.parametrize("most", [0, 1, 3, 5])
-def test_a_server_that_always_answers_503_sees_one_request_and_the_repeats(
-    fake_ollama: FakeOllama, make_client: MakeClient, most: int
-) -> None:
-    fake_ollama.misbehave(faults.unavailable())
-    with pytest.raises(ServerFailed) as caught:
-        make_client(max_retries=most).chat("What is water?")
-    assert len(fake_ollama.chats) == 1 + most
-    assert len({request.body for request in fake_ollama.chats}) == 1
-    assert [attempt.status for attempt in caught.value.attempts] == [503] * (1 + most)
 
 
 def test_a_status_that_is_not_listed_is_not_repeated(
@@ -59,33 +42,9 @@ def test_a_status_that_is_not_listed_is_not_repeated(
     assert len(fake_ollama.chats) == 1
 
 
-def test_the_answer_tells_what_it_took(fake_ollama: FakeOllama, make_client: MakeClient) -> None:
-    fake_ollama.misbehave(faults.bad_gateway(), when=when.first(1))
-    fake_ollama.misbehave(faults.busy(), when=when.first(1))
-    reply = make_client().chat("What is water?")
-    assert [(one.code, one.status) for one in reply.attempts] == [
-        ("upstream_failed", 502),
-        ("overloaded", 503),
-        ("", 200),
-    ]
-
-
-def test_all_repeats_use_one_connection(fake_ollama: FakeOllama, make_client: MakeClient) -> None:
-    fake_ollama.misbehave(faults.nested_error(), when=when.first(3))
-    assert make_client().chat("What is water?")
-    assert [request.turn for request in fake_ollama.chats] == [1, 2, 3, 4]
-
-
-def test_retry_after_in_seconds_is_waited_for_where_it_fits(
+def test_retry_after_as_a_date_is_waited_for(
     fake_ollama: FakeOllama, make_client: MakeClient
 ) -> None:
-    fake_ollama.misbehave(faults.rate_limited(retry_after=1), when=when.first(1))
-    make_client(timeout=10).chat("What is water?")
-    first, second = fake_ollama.chats
-    assert 0.98 < second.at - first.at < 1.3
-
-
-def test_so_is_retry_after_as_a_date(fake_ollama: FakeOllama, make_client: MakeClient) -> None:
     moment = int(time.time() + 1.4)
     date = formatdate(moment, usegmt=True)
     fake_ollama.misbehave(faults.unavailable(retry_after=date), when=when.first(1))
@@ -188,16 +147,6 @@ def test_a_quota_with_retry_after_stays_a_quota_while_it_cools_down(
     assert len(fake_ollama.chats) == 1
 
 
-def test_a_timed_out_generation_is_not_repeated(
-    fake_ollama: FakeOllama, make_client: MakeClient
-) -> None:
-    fake_ollama.misbehave(faults.BlackHole())
-    with pytest.raises(Timeout):
-        make_client(max_retries=9).chat("What is water?", timeout=0.2)
-    fake_ollama.wait_for(lambda server: len(server.disconnects) == 1)
-    assert len(fake_ollama.chats) == 1
-
-
 def test_repeats_stop_where_the_budget_is_used_up(
     fake_ollama: FakeOllama, make_client: MakeClient
 ) -> None:
@@ -211,38 +160,6 @@ def test_repeats_stop_where_the_budget_is_used_up(
     assert repeats <= RetryBudget.CAPACITY + RetryBudget.EARNED * calls
     assert repeats >= RetryBudget.CAPACITY - 1
     assert tokens(client) < 1
-
-
-def test_what_succeeds_in_the_end_costs_no_budget(
-    fake_ollama: FakeOllama, make_client: MakeClient
-) -> None:
-    fake_ollama.misbehave(faults.busy(), when=when.first(3))
-    client = make_client()
-    assert client.chat("What is water?")
-    assert tokens(client) == RetryBudget.CAPACITY
-
-
-@pytest.mark.parametrize("fault", [faults.Drop(), faults.Reset()], ids=["FIN", "RST"])
-@pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
-def test_a_dropped_connection_is_replaced_once_at_once_and_for_free(
-    make_client: MakeClient,
-    server_tls: ssl.SSLContext,
-    ca_file: Path,
-    fault: Fault,
-    secure: bool,
-) -> None:
-    with FakeOllama(tls=server_tls if secure else None) as server:
-        server.misbehave(fault, when=when.reused())
-        client = make_client(base_url=server.url, verify_ssl=str(ca_file), max_retries=0)
-        client.chat("What is ice?")
-        budget = tokens(client)
-        reply = client.chat("What is water?")
-        assert len(reply.attempts) == 1
-        assert tokens(client) >= budget
-        first, dropped, replayed = server.chats
-    assert (first.connection, dropped.connection) == (1, 1)
-    assert (replayed.connection, replayed.turn) == (2, 1)
-    assert replayed.body == dropped.body
 
 
 def test_the_replay_takes_a_fresh_connection_and_no_other_idle_one(
@@ -260,71 +177,6 @@ def test_the_replay_takes_a_fresh_connection_and_no_other_idle_one(
 def together(client: OllamaClient, callers: int) -> None:
     with ThreadPoolExecutor(callers) as pool:
         list(pool.map(client.chat, [f"together {number}" for number in range(callers)]))
-
-
-def test_a_second_drop_in_the_same_call_is_an_attempt_that_failed(
-    fake_ollama: FakeOllama, make_client: MakeClient
-) -> None:
-    fake_ollama.misbehave(faults.Reset(), when=when.first(3))
-    reply = make_client().chat("What is water?")
-    assert [attempt.code for attempt in reply.attempts] == [
-        "connection_failed",
-        "connection_failed",
-        "",
-    ]
-    assert len(fake_ollama.chats) == 4
-
-
-def test_a_reply_that_broke_off_is_repeated_and_costs_an_attempt(
-    fake_ollama: FakeOllama, make_client: MakeClient
-) -> None:
-    fake_ollama.misbehave(faults.CutBody(), when=when.first(1))
-    reply = make_client().chat("What is water?")
-    assert [attempt.code for attempt in reply.attempts] == ["connection_failed", ""]
-
-
-def test_a_refused_connect_is_tried_twice_at_once(
-    fake_ollama: FakeOllama, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    connects: list[float] = []
-    fake_ollama.refuse()
-    client = make_client(max_retries=0)
-    assert client.circuit_breaker.state == "closed"
-    count_connects(monkeypatch, connects)
-    started = time.monotonic()
-    with pytest.raises(ConnectionFailed):
-        client.chat("What is water?")
-    assert time.monotonic() - started < 0.5
-    assert len(connects) == 2
-
-
-def count_connects(monkeypatch: pytest.MonkeyPatch, connects: list[float]) -> None:
-    class Counted(socket.socket):
-        def connect(self, address: object) -> None:
-            connects.append(time.monotonic())
-            super().connect(address)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(socket, "socket", Counted)
-
-
-def test_a_server_that_comes_back_between_the_two_is_found(
-    fake_ollama: FakeOllama, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake_ollama.refuse()
-    client = make_client(max_retries=0)
-    assert client.circuit_breaker.state == "closed"
-
-    class Late(socket.socket):
-        def connect(self, address: object) -> None:
-            try:
-                super().connect(address)  # type: ignore[arg-type]
-            except ConnectionRefusedError:
-                monkeypatch.undo()
-                fake_ollama.listen()
-                raise
-
-    monkeypatch.setattr(socket, "socket", Late)
-    assert client.chat("What is water?")
 
 
 def test_a_silent_server_is_connected_to_once(make_client: MakeClient) -> None:

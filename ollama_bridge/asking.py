@@ -1,0 +1,166 @@
+"""From the arguments of ``chat`` and its relatives to a call; wrong ones are told by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
+
+from .context import current_request_id
+from .core.flow import Call
+from .core.protocol import ChatRequest, messages_of, options_of
+from .errors import without_frames
+from .rules import A_YEAR, Duration, InvalidError, Name, Rule, Whole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from .conf import Settings
+
+T = TypeVar("T")
+
+
+class ChatArguments(TypedDict, total=False):
+    """What every call of a batch has in common, see ``OllamaClient.chat``."""
+
+    history: Iterable[Mapping[str, str]]
+    model: str | None
+    temperature: float | None
+    max_tokens: int | None
+    options: Mapping[str, object] | None
+    timeout: float | None
+    keep_alive: str | float | None
+
+
+def call_of(
+    settings: Settings,
+    message: str,
+    system_prompt: str | None = None,
+    *,
+    history: Iterable[Mapping[str, str]] = (),
+    model: str | None = None,
+    temperature: float | None = None,
+    max_tokens: int | None = None,
+    options: Mapping[str, object] | None = None,
+    timeout: float | None = None,
+    keep_alive: str | float | None = None,
+    batch: bool = False,
+) -> Call:
+    """Return what ``chat`` asks.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong; the text names it and never quotes it.
+    """
+    request = _request(
+        settings,
+        message,
+        system_prompt,
+        history=history,
+        keep_alive=keep_alive,
+        own={"options": options, "temperature": temperature, "max_tokens": max_tokens},
+    )
+    return Call(
+        request=request,
+        request_id=current_request_id(),
+        model=None if model is None else _given("model", Name(), model, '"llama3.2"'),
+        timeout=_seconds("timeout", timeout),
+        prompt_length=len(message),
+        batch=batch,
+    )
+
+
+def stream_of(
+    settings: Settings,
+    message: str,
+    system_prompt: str | None = None,
+    *,
+    first_token_timeout: float | None = None,
+    chunk_timeout: float | None = None,
+    max_chunks: int | None = None,
+    max_bytes: int | None = None,
+    **same: Unpack[ChatArguments],
+) -> Call:
+    """Return what ``stream`` asks.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong; the text names it and never quotes it.
+    """
+    call = call_of(settings, message, system_prompt, **same)
+    return call._replace(
+        request=call.request._replace(stream=True),
+        first_token_timeout=_seconds("first_token_timeout", first_token_timeout),
+        chunk_timeout=_seconds("chunk_timeout", chunk_timeout),
+        max_chunks=settings.MAX_CHUNKS if max_chunks is None else _count("max_chunks", max_chunks),
+        max_bytes=None if max_bytes is None else _count("max_bytes", max_bytes),
+    )
+
+
+def calls_of(
+    settings: Settings, messages: Iterable[str], system_prompt: str | None, same: ChatArguments
+) -> list[Call]:
+    """Return what a batch asks.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong, before any of them is sent.
+    """
+    if isinstance(messages, str):
+        raise TypeError("messages must be a list of messages, not one of them: use chat()")
+    for name in same.keys() - ChatArguments.__annotations__.keys():
+        raise TypeError(f"a batch of chats takes no argument {name!r}")
+    calls = []
+    for number, message in enumerate(messages):
+        try:
+            calls.append(call_of(settings, message, system_prompt, **same, batch=True))
+        except (TypeError, ValueError) as wrong:
+            raise type(wrong)(f"messages[{number}]: {wrong}") from None
+    return calls
+
+
+def most_at_once(settings: Settings, max_concurrency: int | None) -> int:
+    """Return how many calls of a batch are made at once: as many as the server serves, else 4."""
+    if max_concurrency is None:
+        return settings.MAX_CONCURRENCY or 4
+    return _count("max_concurrency", max_concurrency)
+
+
+def _request(
+    settings: Settings,
+    message: str,
+    system_prompt: str | None,
+    *,
+    history: Iterable[Mapping[str, str]],
+    keep_alive: str | float | None,
+    own: Mapping[str, Any],
+) -> ChatRequest:
+    if system_prompt is None:
+        system_prompt = settings.SYSTEM_PROMPT
+    if keep_alive is not None:
+        keep_alive = _given("keep_alive", Duration(), keep_alive, '300 or "5m"')
+    try:
+        return ChatRequest(
+            messages=messages_of(message, system_prompt, history),
+            options=options_of(settings.OPTIONS, **own),
+            keep_alive=settings.KEEP_ALIVE if keep_alive is None else keep_alive,
+        )
+    except (TypeError, ValueError) as wrong:
+        raise without_frames(wrong) from None
+
+
+def _given(name: str, rule: Rule[T], value: object, example: str) -> T:
+    """Return an argument as its rule has it; never quote it, it may be a prompt in its place."""
+    try:
+        return rule.clean(value)
+    except InvalidError:
+        raise ValueError(f"{name} has a wrong value. Type for example {example}") from None
+
+
+def _seconds(name: str, value: float | None) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
+    if not 0 < value <= A_YEAR:
+        raise ValueError(f"{name} must be more than 0 seconds, and at most a year")
+    return value
+
+
+def _count(name: str, value: int) -> int:
+    return _given(name, Whole(at_least=1), value, "100")
