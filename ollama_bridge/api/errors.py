@@ -11,7 +11,7 @@ from django.http import Http404, UnreadablePostError
 from rest_framework import exceptions
 from rest_framework.settings import api_settings
 
-from ..errors import OllamaBridgeError
+from ..errors import OllamaBridgeError, StreamInterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -55,7 +55,10 @@ _SENTENCES: Final[Mapping[str, str]] = {
     "forbidden": "You may not do this. Ask the site's operator for permission.",
     "not_found": "There is nothing at this address. Check it.",
     "method_not_allowed": "This address does not take such a request. See the header Allow.",
-    "not_acceptable": "Answers come as JSON only. Send the header Accept: application/json.",
+    "not_acceptable": (
+        "Answers come as JSON, or from a chat as text/event-stream. "
+        "Send the header Accept: application/json."
+    ),
     "unsupported_media_type": (
         "The body must be JSON. Send it with the header Content-Type: application/json."
     ),
@@ -144,6 +147,12 @@ def problem_of(exc: Exception, *, chosen: bool = False) -> Problem | None:
         return Problem(code=code, status=STATUSES[code], error=_SENTENCES[code], detail=str(exc))
     translated = _translated(exc)
     return None if translated is None else _of_rest(translated)
+
+
+def interrupted() -> Problem:
+    """Return what a bug of the server's means for a client who is in the middle of an answer."""
+    code = StreamInterrupted.code
+    return Problem(code=code, status=STATUSES[code], error=StreamInterrupted.public_message)
 
 
 def of_bridge(error: OllamaBridgeError, *, chosen: bool = False) -> Problem:

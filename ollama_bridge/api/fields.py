@@ -150,17 +150,16 @@ class History(serializers.ListField):
 
 
 class Streamed(StrictField):
-    """Whether the answer shall come in pieces, which is not built yet."""
+    """Whether the answer shall come as server-sent events."""
 
     default_error_messages: ClassVar[dict[str, Any]] = {
         "kind": "This must be true or false, not {kind}. Leave it out.",
-        "true": "Streaming is not available in this version. Send false, or leave it out.",
     }
 
     def to_internal_value(self, data: object) -> bool:
         if not isinstance(data, bool):
             self.fail("kind", kind=kind_of(data))
-        return self.fail("true") if data else False
+        return data
 
 
 class Refused(StrictField):

@@ -9,6 +9,10 @@ from django.contrib.auth.models import User
 from django.core.cache import cache
 from rest_framework.test import APIClient
 
+from ollama_bridge import OllamaClient
+
+from .sites import SITES, Asgi, Site
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -34,6 +38,32 @@ def configure(settings: Settings, fake_ollama: FakeOllama) -> Callable[..., None
 
     configure()
     return configure
+
+
+@pytest.fixture(params=SITES, ids=lambda kind: kind.name)
+def site(request: pytest.FixtureRequest, configure: Callable[..., None]) -> Iterator[Site]:
+    """The site under WSGI and under ASGI."""
+    kind: type[Site] = request.param
+    with kind() as site:
+        yield site
+
+
+@pytest.fixture
+def asgi(configure: Callable[..., None]) -> Iterator[Asgi]:
+    """The site under ASGI alone."""
+    with Asgi() as site:
+        yield site
+
+
+@pytest.fixture
+def no_sync_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every call fail that would keep a thread waiting."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("a thread would wait")
+
+    for name in ("chat", "stream", "health_check"):
+        monkeypatch.setattr(OllamaClient, name, fail)
 
 
 @pytest.fixture

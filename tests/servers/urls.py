@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from django.urls import include, path
+from django.views.decorators.cache import cache_control
+
+from ollama_bridge.api.views import ChatView
+
+from . import controls
+
+if TYPE_CHECKING:
+    from django.http.response import HttpResponseBase
+    from rest_framework.request import Request
+
+
+class PostOnly(ChatView):
+    """As projects wrote it before there was an ``apost``."""
+
+    def post(self, request: Request, *args: object, **kwargs: object) -> HttpResponseBase:
+        response = super().post(request, *args, **kwargs)
+        is_main = threading.current_thread() is threading.main_thread()
+        response["X-Served-In"] = "the main thread" if is_main else "a thread"
+        return response
+
+
+urlpatterns = [
+    path("api/", include("ollama_bridge.urls")),
+    path("decorated/", cache_control(private=True)(ChatView.as_view())),
+    path("post-only/", PostOnly.as_view()),
+    path("controls/configure/", controls.configure),
+    path("controls/state/", controls.state),
+    path("controls/enter/", controls.enter),
+]
