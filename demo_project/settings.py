@@ -76,5 +76,9 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "loggers": {"ollama_bridge": {"handlers": ["console"], "level": "INFO"}},
+    "loggers": {
+        "ollama_bridge": {"handlers": ["console"], "level": "INFO"},
+        "uvicorn": {"handlers": ["console"], "level": "WARNING"},
+        "uvicorn.access": {"level": "INFO"},
+    },
 }

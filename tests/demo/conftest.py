@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -46,3 +47,11 @@ def configure(settings: Settings, fake_ollama: FakeOllama) -> Callable[..., None
 
     configure()
     return configure
+
+
+@pytest.fixture
+def port() -> int:
+    """A port that was free just now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        number: int = probe.getsockname()[1]
+        return number

@@ -6,38 +6,23 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from io import StringIO
-from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.test import Client
 
-from demo_project import simulator
+from demo_project import server, simulator
 from demo_project.management.commands import demo
 from ollama_bridge import conf
 from ollama_bridge.testing import FakeOllama
 
-ROOT = Path(demo.__file__).parents[3]
 NOBODY = "http://127.0.0.1:9"
 URL = "/api/mentor/chat/"
-
-
-@pytest.fixture
-def port() -> int:
-    """A port that was free just now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        number: int = probe.getsockname()[1]
-        return number
 
 
 @pytest.fixture
@@ -51,22 +36,21 @@ def serve(monkeypatch: pytest.MonkeyPatch, port: int) -> Callable[..., str]:
     """Run the command, with something else to do in place of serving; return what it says."""
 
     def serve(url: str, meanwhile: Callable[[], None]) -> str:
-        done: list[tuple[Any, ...]] = []
+        prepared: list[object] = []
 
-        def instead(*arguments: object, **options: object) -> None:
-            done.append((*arguments, options))
-            if isinstance(arguments[0], demo.Serve):
-                meanwhile()
+        def instead(listener: socket.socket) -> None:
+            assert prepared == ["migrate"]
+            assert listener.getsockname() == ("127.0.0.1", port)
+            meanwhile()
 
         monkeypatch.setenv("OLLAMA_BASE_URL", url)
-        monkeypatch.setattr(demo, "call_command", instead)
+        monkeypatch.setattr(demo, "call_command", lambda name, **_: prepared.append(name))
+        monkeypatch.setattr(server, "serve", instead)
         said = StringIO()
         call_command("demo", f"127.0.0.1:{port}", stdout=said, skip_checks=True)
-        assert done[0][0] == "migrate"
-        assert isinstance(done[1][0], demo.Serve)
-        assert done[1][1] == f"127.0.0.1:{port}"
-        assert done[1][2] == {"use_reloader": False, "insecure_serving": True}
-        return said.getvalue()
+        *others, last = said.getvalue().splitlines(keepends=True)
+        assert last == f"The demo is at http://127.0.0.1:{port}/ until you press Ctrl-C.\n"
+        return "".join(others)
 
     return serve
 
@@ -142,59 +126,39 @@ class TestTheAddress:
         assert said.startswith(f"Cannot listen on 127.0.0.1:{taken}: ")
         assert said.endswith(f"Choose another port: manage.py demo 127.0.0.1:{taken + 1}")
 
+    def test_is_held_from_the_beginning_and_given_back(self, port: int) -> None:
+        with server.listening("127.0.0.1", port), pytest.raises(CommandError, match="Cannot"):
+            call_command("demo", str(port), skip_checks=True)
+        with server.listening("127.0.0.1", port):
+            pass
+
     @pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
     def test_may_be_of_ipv6(self, port: int) -> None:
-        demo.refuse_taken("[::1]", port)
+        with server.listening("[::1]", port) as listener:
+            assert listener.getsockname()[:2] == ("::1", port)
 
 
-@pytest.fixture
-def _interrupts_are_heeded() -> Iterator[None]:
-    """Undo what a shell does to what it starts in the background: children would ignore SIGINT."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+class TestTheEnd:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+    def test_may_come_at_any_time_and_is_quiet(self, number: signal.Signals) -> None:
+        before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+        went_on = False
+        with server.ending_quietly():
+            signal.raise_signal(number)
+            went_on = True
+        assert not went_on
+        assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+    def test_hides_no_trouble(self) -> None:
+        with pytest.raises(LookupError), server.ending_quietly():
+            raise LookupError
 
 
-@pytest.mark.usefixtures("_interrupts_are_heeded")
-def test_the_whole_demo_serves_and_ends(port: int, tmp_path: Path) -> None:
-    """In a process of its own, as a visitor meets it."""
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("OLLAMA_")},
-        "DJANGO_DATABASE": str(tmp_path / "demo.sqlite3"),
-        "DJANGO_SETTINGS_MODULE": "demo_project.settings",
-        "OLLAMA_BASE_URL": NOBODY,
-    }
-    command = [sys.executable, "-W", "error", "manage.py", "demo", str(port)]
-    with subprocess.Popen(  # noqa: S603  # our own interpreter and arguments
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as child:
-        try:
-            page = _get(f"http://127.0.0.1:{port}/")
-            answer = json.loads(_get(f"http://127.0.0.1:{port}{URL}", {"message": "Hi"}))
-        finally:
-            child.send_signal(signal.SIGINT)
-            watchdog = threading.Timer(20, child.kill)
-            watchdog.start()
-            said = child.communicate()[0].decode()
-            watchdog.cancel()
-    assert "not from a language model" in page
-    assert answer["success"] is True
-    assert "Answers come from the bundled simulator." in said
-    assert "Traceback" not in said
-    assert child.returncode == 0
-
-
-def _get(url: str, body: object = None) -> str:
-    """Ask until somebody listens."""
-    data = None if body is None else json.dumps(body).encode()
-    request = Request(url, data, {"Content-Type": "application/json"})  # noqa: S310  # our own
-    until = time.monotonic() + 20
-    while True:
-        try:
-            with urlopen(request, timeout=20) as response:  # noqa: S310  # our own
-                text: str = response.read().decode()
-                return text
-        except URLError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.05)
+def test_without_uvicorn_it_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(CommandError) as caught:
+        call_command("demo", skip_checks=True)
+    assert str(caught.value) == (
+        "The demo is served by uvicorn, which is not installed. "
+        f"Type: {sys.executable} -m pip install --group demo"
+    )

@@ -50,6 +50,22 @@ def _static(name: str) -> str:
     return Path(path).read_text(encoding="utf-8")
 
 
+def _scripts() -> dict[str, str]:
+    """Return the text of each module that the page loads, by name."""
+    found = {"page.js": _static("page.js")}
+    while missing := {name for text in found.values() for name in _imports(text)} - set(found):
+        found |= {name: _static(name) for name in missing}
+    return found
+
+
+def _imports(script: str) -> list[str]:
+    return re.findall(r'^import .+ from "\./([\w.]+)";$', script, re.MULTILINE)
+
+
+def _script() -> str:
+    return "\n".join(_scripts().values())
+
+
 def test_a_strict_policy_comes_with_the_page_and_not_with_the_admin() -> None:
     policy = Client().get("/").headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
@@ -84,7 +100,7 @@ def test_what_it_refers_to_is_there() -> None:
 
 def test_what_the_script_looks_for_is_in_the_page() -> None:
     tags = _Tags(_html())
-    script = _static("page.js")
+    script = _script()
     ids = {attributes.get("id") for _, attributes in tags.tags}
     used = set(re.findall(r'find\("([\w-]+)"\)', script))
     assert used
@@ -99,16 +115,19 @@ def test_no_id_is_there_twice() -> None:
     assert len(set(ids)) == len(ids)
 
 
-def test_script_and_styles_are_whole_and_need_nothing_else() -> None:
-    script = _static("page.js")
-    assert not re.search(r"^\s*(import|export)\b|import\(", script, re.MULTILINE)
-    for text in (script, _static("page.css")):
+def test_scripts_and_styles_need_nothing_else() -> None:
+    scripts = _scripts()
+    folder = Path(str(finders.find("demo/page.js"))).parent
+    assert set(scripts) == {path.name for path in folder.glob("*.js")}
+    for text in (*scripts.values(), _static("page.css")):
+        assert len(re.findall(r"^import\b|\bimport\(", text, re.MULTILINE)) == len(_imports(text))
+        code = re.sub(r"^ *//.*$", "", text, flags=re.MULTILINE)
         for elsewhere in ("://", "'//", '"//', "`//", "@import", "url("):
-            assert elsewhere not in text
+            assert elsewhere not in code
 
 
 def test_answers_are_shown_as_text_only() -> None:
-    script = _static("page.js")
+    script = _script()
     for danger in (
         "innerHTML",
         "outerHTML",
@@ -125,7 +144,7 @@ def test_answers_are_shown_as_text_only() -> None:
 
 def test_only_the_tab_remembers_the_conversation_as_the_page_says() -> None:
     assert "no answer; only this tab remembers them, until you close it or begin anew" in _html()
-    script = _static("page.js")
+    script = _script()
     assert "sessionStorage" in script
     for lasting in ("localStorage", "document.cookie", "indexedDB", "caches.", "history.push"):
         assert lasting not in script
@@ -139,6 +158,22 @@ def test_the_conversation_is_a_log_that_starts_silent_and_what_ticks_stays_silen
     timers = [each for _, each in tags.tags if each.get("role") == "timer"]
     assert len(timers) == 2
     assert {each["aria-live"] for each in timers} == {"off"}
+
+
+def test_an_answer_is_not_live_while_it_grows_but_read_elsewhere() -> None:
+    tags = _Tags(_html())
+    reply = next(each for _, each in tags.tags if each.get("class") == "reply")
+    assert reply["aria-live"] == "off"
+    heard = next(each for _, each in tags.tags if each.get("id") == "heard")
+    assert (heard["role"], heard["aria-live"]) == ("log", "polite")
+    assert heard["aria-label"]
+    assert heard["class"] == "unseen"
+
+
+def test_what_moves_heeds_who_wants_it_still() -> None:
+    calm, lively = _static("page.css").split("@media (prefers-reduced-motion: no-preference)")
+    assert "animation" not in calm
+    assert "animation" in lively
 
 
 def test_each_button_says_whether_it_sends_and_what_it_does() -> None:

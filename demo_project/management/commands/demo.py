@@ -1,13 +1,14 @@
 """``manage.py demo``: the whole demo in one step, with or without an Ollama server."""
 
-import os
-import socket
+import sys
 from contextlib import ExitStack
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 
-from django.contrib.staticfiles.management.commands.runserver import Command as Runserver
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.core.servers.basehttp import WSGIServer
+from django.db import connections
 
 from demo_project import simulator
 from ollama_bridge import check_availability, conf, ollama_client
@@ -16,24 +17,8 @@ DEFAULT = "127.0.0.1:8000"
 PATIENCE = 2.0
 
 
-class ClosingServer(WSGIServer):
-    """Gives its port back at the end, which Django's leaves to the collector, with a warning."""
-
-    def serve_forever(self, poll_interval: float = 0.5) -> None:
-        try:
-            super().serve_forever(poll_interval)
-        finally:
-            self.server_close()
-
-
-class Serve(Runserver):
-    """Django's ``runserver``, with a server that closes."""
-
-    server_cls = ClosingServer
-
-
 class Command(BaseCommand):
-    """Exits with 1 and a sentence where it cannot listen; Ctrl-C ends it."""
+    """Exits with 1 and a sentence where it cannot listen; Ctrl-C and SIGTERM end it with 0."""
 
     help = "Prepare the database and serve the demo, with the simulator where no Ollama answers."
 
@@ -46,12 +31,22 @@ class Command(BaseCommand):
         )
 
     def handle(self, *_: object, addrport: str, **__: object) -> None:
+        server = load_server()
         host, port = split(addrport)
-        refuse_taken(host, port)
-        call_command("migrate", interactive=False, verbosity=0)
         with ExitStack() as stack:
+            stack.enter_context(server.ending_quietly())
+            try:
+                listener = stack.enter_context(server.listening(host, port))
+            except OSError as exc:
+                raise CommandError(
+                    f"Cannot listen on {host}:{port}: {exc.strerror}. "
+                    f"Choose another port: manage.py demo {host}:{port % 65535 + 1}"
+                ) from exc
+            call_command("migrate", interactive=False, verbosity=0)
+            connections.close_all()
             self._prepare(stack)
-            call_command(Serve(), f"{host}:{port}", use_reloader=False, insecure_serving=True)
+            self.stdout.write(f"The demo is at http://{host}:{port}/ until you press Ctrl-C.")
+            server.serve(listener)
 
     def _prepare(self, stack: ExitStack) -> None:
         """Say who will answer; where nobody would, let the simulator."""
@@ -76,6 +71,20 @@ class Command(BaseCommand):
             self.stdout.write(self.style.WARNING(f"It is not ready yet: {report.error}"))
 
 
+def load_server() -> ModuleType:
+    """Return ``demo_project.server``.
+
+    Raises:
+        CommandError: uvicorn is not installed; with the command that installs it.
+    """
+    if find_spec("uvicorn") is None:
+        raise CommandError(
+            "The demo is served by uvicorn, which is not installed. Type: "
+            f"{sys.executable} -m pip install --group demo"
+        )
+    return import_module("demo_project.server")
+
+
 def split(addrport: str) -> tuple[str, int]:
     """Return address and port of ``8000``, ``localhost:8000`` or ``[::1]:8000``.
 
@@ -86,23 +95,3 @@ def split(addrport: str) -> tuple[str, int]:
     if not port.isdecimal() or not 0 < int(port) < 2**16:
         raise CommandError(f"{addrport!r} is no port. Type for example: manage.py demo {DEFAULT}")
     return host or DEFAULT.partition(":")[0], int(port)
-
-
-def refuse_taken(host: str, port: int) -> None:
-    """Find out early whether the address is free.
-
-    Raises:
-        CommandError: it is not, or is not ours to take.
-    """
-    bare = host.strip("[]")
-    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
-    with socket.socket(family) as probe:
-        if os.name == "posix":  # as the server will do; elsewhere this would mean "share it"
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((bare, port))
-        except OSError as exc:
-            raise CommandError(
-                f"Cannot listen on {host}:{port}: {exc.strerror}. "
-                f"Choose another port: manage.py demo {host}:{port % 65535 + 1}"
-            ) from exc
