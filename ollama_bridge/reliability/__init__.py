@@ -2,6 +2,7 @@
 
 ::
 
+    askers     ask in one of the four forms: chat, stream, achat, astream (on ``runners``)
     trial      runs the parts in turn and gathers evidence: health, crowd, drills, recovery
     judgement  decides, without any I/O, what the evidence proves (``proofs``)
     document   evidence and verdict as plain JSON values

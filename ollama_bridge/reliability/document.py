@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..core.health import HealthReport
-    from .evidence import Evidence, Pooling, Recovery, Retrying
+    from .evidence import Cuts, Evidence, Pooling, Recovery, Retrying
     from .plan import Plan
-    from .tally import Figures
+    from .tally import Figures, Times
     from .verdict import Result, Verdict
 
 _DIGITS = 6
@@ -24,13 +24,15 @@ def document(evidence: Evidence, verdict: Verdict, plan: Plan | None) -> dict[st
         proven               the claims that were proven
         results              of each part: part, state ("passed", "failed", "not run" or
                              "interrupted"), sentences
-        plan                 requests, concurrency, duration, min_success
+        plan                 requests, concurrency, duration, min_success, form ("chat", "stream",
+                             "achat" or "astream": the method that asked)
         health               see ``of_health``
         sequential,          sent, answered, unfinished, success_rate, latency (average, min, max,
-        concurrent           p95), total, requests_per_second, retries, peak_in_flight,
-                             failures (of each: code, count, sentences)
-        pooling, retries,    what the drills counted, as ``evidence`` has it
-        recovery
+        concurrent           p95), first_token (the same up to the first piece of an answer; None
+                             where no answer came in pieces), total, requests_per_second, retries,
+                             peak_in_flight, failures (of each: code, count, sentences)
+        pooling, retries,    what the drills counted, as ``evidence`` has it; cuts only where
+        recovery, cuts       answers come in pieces
         error                why nothing could run: code, message
     """
     health = evidence.health
@@ -46,6 +48,7 @@ def document(evidence: Evidence, verdict: Verdict, plan: Plan | None) -> dict[st
         "pooling": evidence.pooling and _counts(evidence.pooling),
         "retries": evidence.retries and _counts(evidence.retries),
         "recovery": evidence.recovery and _counts(evidence.recovery),
+        "cuts": evidence.cuts and _counts(evidence.cuts),
         "error": None,
     }
 
@@ -76,7 +79,7 @@ def _result(result: Result) -> dict[str, Any]:
     }
 
 
-def _counts(found: Pooling | Retrying | Recovery) -> dict[str, Any]:
+def _counts(found: Pooling | Retrying | Recovery | Cuts) -> dict[str, Any]:
     counts = asdict(found)
     return {
         name: _rounded(each) if isinstance(each, float) else each for name, each in counts.items()
@@ -91,12 +94,8 @@ def _figures(figures: Figures | None) -> dict[str, Any] | None:
         "answered": figures.answered,
         "unfinished": figures.unfinished,
         "success_rate": _rounded(figures.success_rate),
-        "latency": {
-            "average": _rounded(figures.average),
-            "min": _rounded(figures.shortest),
-            "max": _rounded(figures.longest),
-            "p95": _rounded(figures.p95),
-        },
+        "latency": _times(figures.latency),
+        "first_token": figures.first_token and _times(figures.first_token),
         "total": _rounded(figures.total),
         "requests_per_second": _rounded(figures.rate),
         "retries": figures.retries,
@@ -105,6 +104,15 @@ def _figures(figures: Figures | None) -> dict[str, Any] | None:
             {"code": each.code, "count": each.count, "sentences": list(each.sentences)}
             for each in figures.failures
         ],
+    }
+
+
+def _times(times: Times) -> dict[str, float | None]:
+    return {
+        "average": _rounded(times.average),
+        "min": _rounded(times.shortest),
+        "max": _rounded(times.longest),
+        "p95": _rounded(times.p95),
     }
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .tally import Figures
 
 CallPart = Literal["sequential", "concurrent"]
-Part = Literal["health", CallPart, "pooling", "retries", "recovery"]
+Part = Literal["health", CallPart, "pooling", "retries", "recovery", "cuts"]
 
 # How often a drill repeats a call that shall go well, or be refused.
 TRIES = 3
@@ -39,6 +39,18 @@ class Retrying:
     answered: int = 0
     requests: int = 0
     retries: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cuts:
+    """Streams that broke off after their first pieces, and how many calls told so.
+
+    ``told`` counts ``StreamInterrupted`` with the text that had come.
+    """
+
+    calls: int
+    told: int
+    requests: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,5 +103,6 @@ class Evidence:
     pooling: Pooling | None = None
     retries: Retrying | None = None
     recovery: Recovery | None = None
+    cuts: Cuts | None = None
     trouble: dict[Part, str] = field(default_factory=dict)
     cut: Part | None = None

@@ -11,7 +11,12 @@ A part has passed where
 - recovery: each step of the drill went as it should: a healthy server answers; it is killed, and
   the circuit opens after ``FAILURE_THRESHOLD`` failed calls; while it is open, calls are refused
   and no request reaches the server, which is back; then one call is let through while another is
-  refused; it closes the circuit, and calls are answered again.
+  refused; it closes the circuit, and calls are answered again;
+- cuts (where answers come as streams): every stream that a server broke off in its middle ended as
+  ``StreamInterrupted`` with the text that had come, and none was repeated.
+
+All of that goes for the form in which the questions were asked: ``chat``, ``stream``, or their
+async twins.
 
 What each part proves by passing is in ``verdict.CLAIMS``. All is well where every part has passed.
 """
@@ -25,7 +30,7 @@ from . import proofs
 from .verdict import Code, Result, Sentence, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ..core.health import HealthReport
     from .evidence import CallPart, Evidence, Part
@@ -37,18 +42,20 @@ F = TypeVar("F")
 
 def judge(evidence: Evidence, plan: Plan) -> Verdict:
     """Say which parts have passed, and with which code the command ends."""
-    results = (
+    results = [
         _health(evidence),
         _calls("sequential", evidence, plan),
         _calls("concurrent", evidence, plan),
         _drill("pooling", evidence, evidence.pooling, proofs.pooling),
         _drill("retries", evidence, evidence.retries, proofs.retries),
         _drill("recovery", evidence, evidence.recovery, proofs.recovery),
-    )
-    return Verdict(results, _code(evidence, results))
+    ]
+    if plan.streams:
+        results.append(_drill("cuts", evidence, evidence.cuts, proofs.cuts))
+    return Verdict(tuple(results), _code(evidence, results))
 
 
-def _code(evidence: Evidence, results: tuple[Result, ...]) -> Code:
+def _code(evidence: Evidence, results: Sequence[Result]) -> Code:
     if evidence.cut is not None:
         return Code.INTERRUPTED
     if evidence.health is not None and not evidence.health.reachable:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Form = Literal["chat", "stream", "achat", "astream"]
+"""The method of the client by which the questions are asked."""
 
 MOST_CALLERS = 1000
 A_DAY = 86_400.0
@@ -18,6 +22,7 @@ class Plan:
         concurrency: callers at once; two at least, since one alone never meets another.
         duration: seconds for which the callers go on; None: each makes one call.
         min_success: percent of the calls of each part that must be answered.
+        form: how the questions are asked, of the configured server and in the drills.
 
     Raises:
         ValueError: an argument is out of its range; the message names it and the range.
@@ -27,6 +32,7 @@ class Plan:
     concurrency: int = 20
     duration: float | None = None
     min_success: float = _ALL
+    form: Form = "chat"
 
     def __post_init__(self) -> None:
         if self.requests < 1:
@@ -37,3 +43,8 @@ class Plan:
             raise ValueError(f"--duration must be more than 0 seconds, and at most {A_DAY:.0f}.")
         if not 0 < self.min_success <= _ALL:
             raise ValueError("--min-success must be more than 0 percent, and at most 100.")
+
+    @property
+    def streams(self) -> bool:
+        """Whether answers come in pieces."""
+        return self.form in {"stream", "astream"}

@@ -13,7 +13,7 @@ from .wording import counted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .evidence import Pooling, Recovery, Retrying
+    from .evidence import Cuts, Pooling, Recovery, Retrying
 
 
 def pooling(found: Pooling) -> tuple[Sentence, ...]:
@@ -32,6 +32,13 @@ def retries(found: Retrying) -> tuple[Sentence, ...]:
         f"{found.answered} of {found.calls} calls answered with {found.retries} repeats, "
         f"by a server that fails each first attempt ({found.status})"
     )
+    return (Sentence(good=good, text=text),)
+
+
+def cuts(found: Cuts) -> tuple[Sentence, ...]:
+    good = found.told == found.calls == found.requests
+    repeats = counted(found.requests - found.calls, "repeat")
+    text = f"{found.told} of {found.calls} streams that broke off told as interrupted, {repeats}"
     return (Sentence(good=good, text=text),)
 
 

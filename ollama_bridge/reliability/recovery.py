@@ -6,24 +6,22 @@ of the site is another one, and is not touched.
 
 from __future__ import annotations
 
-import threading
 from contextlib import contextmanager, suppress
-from contextvars import copy_context
 from time import sleep
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.types import ChatReply
-from ..errors import CircuitOpen
+from ..errors import CircuitOpen, OllamaBridgeError
 from .evidence import TRIES, Recovery
-from .rig import Held, ask, rig
+from .rig import Held, ask, question, rig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from ..client import OllamaClient
     from ..conf import Settings
-    from ..errors import OllamaBridgeError
     from ..testing import FakeOllama
+    from .askers import Answer, Asker
 
 # Chance shortens it by up to half. What is left is long for three refusals, and short for a person.
 OPEN_SECONDS = 2.0
@@ -31,13 +29,13 @@ STEPS = 5
 PATIENCE = 5.0
 
 
-def recovery(settings: Settings, watch: Callable[[float], None]) -> Recovery:
+def recovery(asker: Asker, settings: Settings, watch: Callable[[float], None]) -> Recovery:
     """Hold the drill; it ends at the first step that goes wrong."""
     found = Recovery(enabled=settings.CIRCUIT_BREAKER, threshold=settings.FAILURE_THRESHOLD)
     if not found.enabled:
         return found
     with rig(open_seconds=OPEN_SECONDS, recovery_timeout=OPEN_SECONDS) as (server, client):
-        drill = _Drill(found, server, client)
+        drill = _Drill(found, asker, server, client)
         steps = (drill.serve, drill.die, drill.come_back, drill.probe, drill.serve_again)
         for number, step in enumerate(steps, start=1):
             if not step():
@@ -49,8 +47,11 @@ def recovery(settings: Settings, watch: Callable[[float], None]) -> Recovery:
 class _Drill:
     """The steps, each of which notes what it finds and tells whether the next makes sense."""
 
-    def __init__(self, found: Recovery, server: FakeOllama, client: OllamaClient) -> None:
+    def __init__(
+        self, found: Recovery, asker: Asker, server: FakeOllama, client: OllamaClient
+    ) -> None:
         self._found = found
+        self._asker = asker
         self._server = server
         self._client = client
         self._breaker = client.circuit_breaker
@@ -104,22 +105,28 @@ class _Drill:
         """
         held = Held()
         self._server.misbehave(held)
-        caller = threading.Thread(target=copy_context().run, args=(self._ask,), daemon=True)
-        caller.start()
+        [probe] = self._asker.start(self._probe)
         try:
             self._server.wait_for(lambda server: server.in_flight > 0, PATIENCE)
             yield
         finally:
             self._server.behave()
             held.let_go()
-        caller.join()
+        with suppress(OllamaBridgeError):  # the circuit tells what became of it
+            probe.result()
 
     def _answered(self) -> int:
         return sum(isinstance(self._ask(), ChatReply) for _ in range(TRIES))
 
+    def _probe(self) -> Coroutine[Any, Any, Answer]:
+        return self._asker.ask(self._client, question(self._next()))
+
     def _ask(self, timeout: float | None = None) -> ChatReply | OllamaBridgeError:
+        return ask(self._asker, self._client, self._next(), timeout)
+
+    def _next(self) -> int:
         self._number += 1
-        return ask(self._client, self._number, timeout)
+        return self._number
 
     def _requests(self) -> int:
         return len(self._server.chats)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ..core.types import ChatReply
     from ..testing.faults import Exchange
+    from .askers import Asker
 
 MODEL = "reliability-drill"
 
@@ -32,28 +33,33 @@ _GLANCE = 0.01
 
 
 @contextmanager
-def rig(**overrides: object) -> Iterator[tuple[FakeOllama, OllamaClient]]:
-    """Give a simulated server and a client of it with the settings of the site.
+def rig(answer: str = "OK", **overrides: object) -> Iterator[tuple[FakeOllama, OllamaClient]]:
+    """Give a simulated server, which says ``answer``, and a client of it.
 
-    The client has circuits, pool and retry budget of its own, and logs nothing.
+    The client has the settings of the site, but for ``overrides``. It has circuits, pool and retry
+    budget of its own, and logs nothing.
 
     Raises:
         OSError: this machine lets nobody listen on 127.0.0.1.
     """
     with (
         unlogged(*EVERYTHING),
-        FakeOllama(models=[MODEL], answer="OK") as server,
+        FakeOllama(models=[MODEL], answer=answer) as server,
         OllamaClient(base_url=server.url, **_OTHERWISE, **overrides) as client,
     ):
         yield server, client
 
 
+def question(number: int) -> str:
+    return f"Reliability drill, call {number}: reply with OK."
+
+
 def ask(
-    client: OllamaClient, number: int, timeout: float | None = None
+    asker: Asker, client: OllamaClient, number: int, timeout: float | None = None
 ) -> ChatReply | OllamaBridgeError:
     """Make the call with this number, within ``timeout`` seconds, and return what became of it."""
     try:
-        return client.chat(f"Reliability drill, call {number}: reply with OK.", timeout=timeout)
+        return asker.run(asker.ask(client, question(number), timeout=timeout)).reply
     except OllamaBridgeError as error:
         return error
 

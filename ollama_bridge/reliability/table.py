@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .evidence import CallPart, Evidence
-    from .tally import Figures
+    from .tally import Figures, Times
     from .verdict import State, Verdict
     from .wording import Paint, Tone
 
@@ -21,6 +21,7 @@ _LABELS: dict[State, tuple[str, Tone]] = {
     "interrupted": ("interrupted", "odd"),
 }
 _HEAD = ("times in s", "sent", "answered", "success", "avg", "min", "max", "p95", "total", "per s")
+_HEAD_OF_FIRST_TOKENS = ("first token in s", "avg", "min", "max", "p95")
 
 
 def lines(evidence: Evidence, verdict: Verdict, title: str, paint: Paint) -> list[str]:
@@ -29,6 +30,7 @@ def lines(evidence: Evidence, verdict: Verdict, title: str, paint: Paint) -> lis
         [paint("title", line) for line in wrapped(title)],
         _results(verdict, paint),
         _figures(evidence, paint),
+        _first_tokens(evidence, paint),
         list(_repeats(evidence)),
         list(_failures(evidence)),
         list(_end(verdict, paint)),
@@ -54,16 +56,29 @@ def _figures(evidence: Evidence, paint: Paint) -> list[str]:
 
 
 def _row(part: CallPart, figures: Figures) -> tuple[str, ...]:
-    latencies = (figures.average, figures.shortest, figures.longest, figures.p95)
     return (
         part,
         str(figures.sent),
         str(figures.answered),
         share(figures.success_rate),
-        *map(seconds, latencies),
+        *_times(figures.latency),
         seconds(figures.total),
         rate(figures.rate),
     )
+
+
+def _first_tokens(evidence: Evidence, paint: Paint) -> list[str]:
+    """Give a table of its own: in 80 columns there is no room beside the others."""
+    times = {part: each.first_token for part, each in evidence.calls.items()}
+    rows = [(part, *_times(each)) for part, each in times.items() if each is not None]
+    if not rows:
+        return []
+    head, *rest = columns([_HEAD_OF_FIRST_TOKENS, *rows])
+    return [paint("head", head), *rest]
+
+
+def _times(times: Times) -> tuple[str, ...]:
+    return tuple(map(seconds, (times.average, times.shortest, times.longest, times.p95)))
 
 
 def _repeats(evidence: Evidence) -> Iterator[str]:

@@ -9,13 +9,14 @@ import time
 from array import array
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from ..core.types import Attempt, ChatReply
+    from ..core.types import Attempt
     from ..errors import OllamaBridgeError
+    from .askers import Answer
 
 _PERCENT = 100.0
 _P95 = 0.95
@@ -32,15 +33,39 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """How long something took, in seconds; None where it never came about."""
+
+    average: float | None = None
+    shortest: float | None = None
+    longest: float | None = None
+    p95: float | None = None
+
+    @classmethod
+    def of(cls, seconds: Iterable[float]) -> Self:
+        ordered = sorted(seconds)
+        if not ordered:
+            return cls()
+        return cls(
+            average=math.fsum(ordered) / len(ordered),
+            shortest=ordered[0],
+            longest=ordered[-1],
+            p95=percentile(ordered, _P95),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """The sum of a part. Times are in seconds; None where no call was answered.
+    """The sum of a part.
 
     Attributes:
         sent: calls begun.
         answered: calls with an answer.
         unfinished: calls that an interrupt left under way; they count as neither.
-        average, shortest, longest, p95: how long answered calls took, retries and waits included.
-        total: from the first call to the end of the last.
+        latency: how long answered calls took, retries and waits included.
+        first_token: the same up to the first piece of the answer; None where no answer came in
+            pieces.
+        total: seconds from the first call to the end of the last.
         retries: repeats that the calls needed, answered or not.
         peak: most callers who were inside a call at the same time, in its queue or at the server.
         failures: by error code, the commonest first.
@@ -49,10 +74,8 @@ class Figures:
     sent: int = 0
     answered: int = 0
     unfinished: int = 0
-    average: float | None = None
-    shortest: float | None = None
-    longest: float | None = None
-    p95: float | None = None
+    latency: Times = Times()
+    first_token: Times | None = None
     total: float = 0.0
     retries: int = 0
     peak: int = 0
@@ -71,7 +94,7 @@ class Figures:
 
 
 class Tally:
-    """Counts calls. Thread-safe; holds 8 bytes for each answer, so that it may run for hours."""
+    """Counts calls. Thread-safe; holds at most 16 bytes for each answer, so that it may run on."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -83,6 +106,7 @@ class Tally:
         self._peak = 0
         self._retries = 0
         self._latencies = array("d")
+        self._first_tokens = array("d")
         self._failures: Counter[str] = Counter()
         self._sentences: dict[str, dict[str, str]] = {}
 
@@ -97,9 +121,11 @@ class Tally:
             self._peak = max(self._peak, self._under_way)
             return now
 
-    def answer(self, since: float, reply: ChatReply) -> None:
+    def answer(self, since: float, answer: Answer) -> None:
         with self._lock:
-            self._latencies.append(self._end(reply.attempts) - since)
+            self._latencies.append(self._end(answer.reply.attempts) - since)
+            if answer.first_token is not None:
+                self._first_tokens.append(answer.first_token)
 
     def fail(self, error: OllamaBridgeError) -> None:
         with self._lock:
@@ -121,15 +147,12 @@ class Tally:
 
     def figures(self) -> Figures:
         with self._lock:
-            latencies = sorted(self._latencies)
             return Figures(
                 sent=self._sent,
-                answered=len(latencies),
+                answered=len(self._latencies),
                 unfinished=self._under_way,
-                average=math.fsum(latencies) / len(latencies) if latencies else None,
-                shortest=min(latencies, default=None),
-                longest=max(latencies, default=None),
-                p95=percentile(latencies, _P95),
+                latency=Times.of(self._latencies),
+                first_token=Times.of(self._first_tokens) if self._first_tokens else None,
                 total=self._total(),
                 retries=self._retries,
                 peak=self._peak,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from . import drills
+from .askers import ASKERS
 from .crowd import Crowd
 from .evidence import Evidence
 from .quiet import CALLS, unlogged
@@ -13,11 +14,11 @@ from .recovery import STEPS, recovery
 from .tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from ..client import OllamaClient
     from ..conf import Settings
-    from ..core.types import ChatReply
+    from .askers import Answer
     from .evidence import CallPart, Part
     from .plan import Plan
 
@@ -47,7 +48,7 @@ class Trial:
     Args:
         client: The client of the site.
         settings: The settings that it has.
-        plan: How many calls.
+        plan: How many calls, and in which form.
         progress: Shows what is being done.
         log_calls: Whether the calls of the test are logged as others are.
     """
@@ -66,6 +67,7 @@ class Trial:
         self._plan = plan
         self._progress = progress
         self._log_calls = log_calls
+        self._asker = ASKERS[plan.form]()
         self._found = Evidence()
         self._at: Part = "health"
 
@@ -73,51 +75,58 @@ class Trial:
         """Run all parts; Ctrl-C ends it with what was found until then.
 
         Raises:
-            ImproperlyConfigured: the settings are wrong.
+            ImproperlyConfigured: the settings are wrong, or the form needs aiohttp.
         """
         try:
-            with nullcontext() if self._log_calls else unlogged(*CALLS):
-                if self._is_healthy():
-                    self._call_in_turn()
-                    self._call_at_once()
-            self._hold_drills()
+            with self._asker:
+                with nullcontext() if self._log_calls else unlogged(*CALLS):
+                    if self._is_healthy():
+                        self._call_in_turn()
+                        self._call_at_once()
+                self._hold_drills()
         except KeyboardInterrupt:
             self._found.cut = self._at
         return self._found
 
     def _is_healthy(self) -> bool:
         with self._part("health", f"asking {self._settings.BASE_URL}", 1):
-            self._found.health = self._client.health_check(force=True)
+            self._found.health = self._asker.run(self._asker.report(self._client))
             self._found.mode = self._client.circuit_breaker.mode
         return bool(self._found.health)
 
     def _call_in_turn(self) -> None:
         requests = self._plan.requests
         with self._calls("sequential", f"{requests} calls, one after the other", requests) as tally:
-            crowd = Crowd(self._asker("sequential"), tally, callers=1, each=requests)
+            ask = self._asking("sequential")
+            crowd = Crowd(self._asker, ask, tally, callers=1, each=requests)
             crowd.run(lambda: self._progress.update(*_told(tally)))
 
     def _call_at_once(self) -> None:
         callers, seconds = self._plan.concurrency, self._plan.duration
         what = f"{callers} callers at once" + (f", for {seconds:g} s" if seconds else "")
         with self._calls("concurrent", what, seconds or callers) as tally:
-            crowd = Crowd(self._asker("concurrent"), tally, callers=callers, seconds=seconds)
+            ask = self._asking("concurrent")
+            crowd = Crowd(self._asker, ask, tally, callers=callers, seconds=seconds)
             crowd.run(lambda: self._progress.update(*_told(tally, of_time=seconds is not None)))
 
     def _hold_drills(self) -> None:
-        found, settings, watch = self._found, self._settings, self._progress.update
+        found, asker, settings = self._found, self._asker, self._settings
+        watch = self._progress.update
         with self._drill("pooling", "one connection for many calls", drills.CALLS):
-            found.pooling = drills.pooling(watch)
+            found.pooling = drills.pooling(asker, watch)
         with self._drill("retries", "each first attempt fails", drills.CALLS):
-            found.retries = drills.retries(settings, watch)
+            found.retries = drills.retries(asker, settings, watch)
         with self._drill("recovery", "a server dies and comes back", STEPS):
-            found.recovery = recovery(settings, watch)
+            found.recovery = recovery(asker, settings, watch)
+        if self._plan.streams:
+            with self._drill("cuts", "streams break off in their middle", drills.CUTS):
+                found.cuts = drills.cuts(asker, watch)
 
-    def _asker(self, part: Part) -> Callable[[int], ChatReply]:
-        def ask(number: int) -> ChatReply:
+    def _asking(self, part: CallPart) -> Callable[[int], Coroutine[Any, Any, Answer]]:
+        def ask(number: int) -> Coroutine[Any, Any, Answer]:
             # Each its own words, so that nothing between here and the model answers from a cache.
             question = f"Reliability test, {part} call {number}: reply with OK."
-            return self._client.chat(question, max_tokens=_MOST_TOKENS)
+            return self._asker.ask(self._client, question, max_tokens=_MOST_TOKENS)
 
         return ask
 

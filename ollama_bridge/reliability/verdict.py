@@ -16,6 +16,7 @@ CLAIMS: Final[Mapping[Part, str]] = {
     "retries": "retry logic",
     "recovery": "circuit breaker pattern",
     "concurrent": "concurrent request handling",
+    "cuts": "mid-stream error handling",
 }
 """What a part proves by passing."""
 

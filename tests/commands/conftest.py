@@ -11,12 +11,18 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from ollama_bridge.reliability import trial
+from ollama_bridge.reliability.askers import ASKERS, Asker
 from ollama_bridge.reliability.evidence import TRIES, Recovery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ollama_bridge.testing import FakeOllama
+
+
+FORMS = ("chat", "stream", "achat", "astream")
+OPTIONS = {"chat": (), "stream": ("--stream",), "achat": ("--async",)}
+OPTIONS["astream"] = ("--stream", "--async")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,16 @@ def run() -> Run:
         return Ended(code, out.getvalue(), err.getvalue())
 
     return run
+
+
+@pytest.fixture
+def asker(request: pytest.FixtureRequest) -> Iterator[Asker]:
+    """Ask in one form: that of the parameter, else by ``chat()``."""
+    with ASKERS[getattr(request, "param", "chat")]() as made:
+        yield made
+
+
+in_all_forms = pytest.mark.parametrize("asker", FORMS, indirect=True)
 
 
 @pytest.fixture

@@ -11,16 +11,24 @@ from ollama_bridge import CircuitOpen, ConnectionFailed, ModelNotFound, OllamaBr
 from ollama_bridge.core.breaker import State
 from ollama_bridge.core.health import HealthReport
 from ollama_bridge.reliability.document import document
-from ollama_bridge.reliability.evidence import Evidence, Part, Pooling, Recovery, Retrying
+from ollama_bridge.reliability.evidence import (
+    Cuts,
+    Evidence,
+    Part,
+    Pooling,
+    Recovery,
+    Retrying,
+)
 from ollama_bridge.reliability.judgement import judge
 from ollama_bridge.reliability.plan import Plan
 from ollama_bridge.reliability.table import lines
-from ollama_bridge.reliability.tally import Figures
+from ollama_bridge.reliability.tally import Figures, Times
 from ollama_bridge.reliability.verdict import Code, Result, Verdict
 
 from .conftest import GOOD_RECOVERY
 
 PLAN = Plan()
+STREAMING = Plan(form="stream")
 CLAIMS = (
     "connection pooling",
     "retry logic",
@@ -45,7 +53,7 @@ def report(error: OllamaBridgeError | None = None, **changes: Any) -> HealthRepo
 
 
 def figures(**changes: Any) -> Figures:
-    facts = {"sent": 20, "answered": 20, "average": 1.0, "total": 2.0, "peak": 7}
+    facts = {"sent": 20, "answered": 20, "latency": Times(average=1.0), "total": 2.0, "peak": 7}
     return Figures(**{**facts, **changes})
 
 
@@ -111,6 +119,32 @@ def test_settings_that_repeat_nothing_prove_nothing(facts: Retrying, remedy: str
     verdict = judge(evidence(retries=facts), PLAN)
     assert said(verdict, "retries") == remedy
     assert "retry logic" not in verdict.proven
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, "9 of 9 streams that broke off told as interrupted, 0 repeats"),
+        ({"told": 8}, "8 of 9 streams that broke off told as interrupted, 0 repeats"),
+        ({"requests": 10}, "9 of 9 streams that broke off told as interrupted, 1 repeat"),
+    ],
+)
+def test_errors_in_mid_stream_are_handled_where_each_is_told_and_nothing_repeated(
+    changes: dict[str, int], sentence: str
+) -> None:
+    facts = Cuts(**{"calls": 9, "told": 9, "requests": 9, **changes})
+    verdict = judge(evidence(cuts=facts), STREAMING)
+    assert verdict.passed == (not changes)
+    assert ("mid-stream error handling" in verdict.proven) == (not changes)
+    assert said(verdict, "cuts") == sentence
+
+
+def test_streams_that_break_off_are_a_part_of_streams_only() -> None:
+    assert [each.part for each in judge(evidence(), PLAN).results][-1] == "recovery"
+    verdict = judge(evidence(), STREAMING)
+    assert result_of(verdict, "cuts").state == "not run"
+    assert verdict.code == Code.FAILED
+    assert verdict.proven == CLAIMS
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(ollama_bridge.__file__).parents[1]
 SECONDS = 60
+SOON = 10  # of a program that must start nothing any more, on a busy machine
+PARTS = ("health", "sequential", "concurrent")
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -153,6 +156,48 @@ def test_an_interrupt_ends_it_soon_with_what_was_measured(
     assert "Traceback" not in err
 
 
+@posix
+@pytest.mark.usefixtures("_interrupts_are_heeded")
+@pytest.mark.parametrize("words", [["--stream"], ["--async"], ["--stream", "--async"]])
+def test_an_interrupt_of_callers_at_once_is_soon_and_clean_in_all_forms(
+    start: Callable[..., subprocess.Popen[str]], fake_ollama: FakeOllama, words: list[str]
+) -> None:
+    """Nobody is answered: nothing but the interrupt ends it in time."""
+    fake_ollama.misbehave(faults.StallStream(), when=when.prompt("concurrent call"))
+    child = start(
+        "ollama_reliability_test",
+        *("--format=json", "--requests=2", "--concurrency=30", *words),
+        environment={"OLLAMA_TIMEOUT": "600", "OLLAMA_CHUNK_TIMEOUT": "600"},
+    )
+    fake_ollama.wait_for(lambda server: server.in_flight == 30, SECONDS)
+    began = time.monotonic()
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=SECONDS)
+    assert time.monotonic() - began < SOON
+    found = json.loads(out)
+    assert child.returncode == found["exit_code"] == 130
+    concurrent = found["concurrent"]
+    assert (concurrent["sent"], concurrent["answered"], concurrent["unfinished"]) == (30, 0, 30)
+    assert found["results"][2]["state"] == "interrupted"
+    # Plain lines of progress only: no traceback, no warning, no task that nobody waited for.
+    assert [line for line in err.splitlines() if line.split(":")[0] not in PARTS] == []
+    fake_ollama.wait_for(lambda server: len(server.disconnects) == 30)
+
+
+@posix
+@pytest.mark.parametrize("words", [["--stream"], ["--async"], ["--stream", "--async"]])
+def test_each_form_in_a_terminal(
+    start: Callable[..., subprocess.Popen[str]], words: list[str]
+) -> None:
+    code, written = on_a_terminal(start, "ollama_reliability_test", "--requests=5", *words)
+    assert code == 0, written
+    assert "concurrent \x1b" in written  # a live bar
+    report = ESCAPE.sub("", written[written.index("Reliability of") :])
+    assert max(map(len, report.splitlines())) <= 80
+    assert "ALL TESTS PASSED!" in report
+    assert ("mid-stream error handling" in report) == ("--stream" in words)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
@@ -199,6 +244,7 @@ def test_the_readme_names_options_that_exist() -> None:
     options = {name for action in parser._actions for name in action.option_strings}
     named = set(re.findall(r"--[a-z][a-z-]+", section))
     assert {"--requests", "--concurrency", "--duration", "--min-success", "--format"} <= named
+    assert {"--stream", "--async"} <= named
     assert named <= options
     codes = [row.split("|")[1].strip() for row in section.splitlines() if re.match(r"\| \d", row)]
     assert [int(code) for code in codes] == sorted(Code)

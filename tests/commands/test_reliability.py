@@ -30,7 +30,7 @@ CLAIMS = [
 ]
 KEYS = [
     *("passed", "exit_code", "proven", "results", "plan", "health", "sequential", "concurrent"),
-    *("pooling", "retries", "recovery", "error"),
+    *("pooling", "retries", "recovery", "cuts", "error"),
 ]
 
 pytestmark = pytest.mark.usefixtures("configure")
@@ -192,7 +192,7 @@ class TestWithoutTheRecovery:
         found = json.loads(test("--format=json").out)
         assert list(found) == KEYS
         assert list(found["sequential"]) == [
-            *("sent", "answered", "unfinished", "success_rate", "latency", "total"),
+            *("sent", "answered", "unfinished", "success_rate", "latency", "first_token", "total"),
             *("requests_per_second", "retries", "peak_in_flight", "failures"),
         ]
         latency = found["sequential"]["latency"]

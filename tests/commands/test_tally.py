@@ -6,7 +6,8 @@ import pytest
 
 from ollama_bridge import CircuitOpen, ConnectionFailed
 from ollama_bridge.core.types import Attempt, ChatReply
-from ollama_bridge.reliability.tally import Figures, Tally, percentile
+from ollama_bridge.reliability.askers import Answer
+from ollama_bridge.reliability.tally import Figures, Tally, Times, percentile
 
 
 class Clock:
@@ -34,10 +35,12 @@ def attempts(number: int) -> tuple[Attempt, ...]:
     return (one,) * number
 
 
-def answered(tally: Tally, clock: Clock, seconds: float, tries: int = 1) -> None:
+def answered(
+    tally: Tally, clock: Clock, seconds: float, tries: int = 1, first_token: float | None = None
+) -> None:
     since = tally.begin()
     clock.now += seconds
-    tally.answer(since, ChatReply("OK", attempts=attempts(tries)))
+    tally.answer(since, Answer(ChatReply("OK", attempts=attempts(tries)), first_token))
 
 
 def test_before_the_first_call_there_is_nothing_to_say(tally: Tally) -> None:
@@ -51,10 +54,26 @@ def test_the_figures_of_answered_calls(tally: Tally, clock: Clock) -> None:
         answered(tally, clock, seconds)
     figures = tally.figures()
     assert (figures.sent, figures.answered, figures.success_rate) == (3, 3, 100.0)
-    assert (figures.average, figures.shortest, figures.longest) == (3.0, 1.0, 6.0)
-    assert (figures.p95, figures.total) == (6.0, 9.0)
+    assert figures.latency == Times(average=3.0, shortest=1.0, longest=6.0, p95=6.0)
+    assert figures.total == 9.0
     assert figures.rate == pytest.approx(1 / 3)
     assert (figures.peak, figures.failures) == (1, ())
+
+
+def test_the_time_to_the_first_piece_is_told_where_answers_come_in_pieces(
+    tally: Tally, clock: Clock
+) -> None:
+    answered(tally, clock, 4.0, first_token=1.0)
+    answered(tally, clock, 4.0, first_token=0.5)
+    answered(tally, clock, 1.0)  # it was empty, and so had no first piece
+    figures = tally.figures()
+    assert figures.first_token == Times(average=0.75, shortest=0.5, longest=1.0, p95=1.0)
+    assert figures.latency.average == 3.0
+
+
+def test_whole_answers_have_no_first_piece(tally: Tally, clock: Clock) -> None:
+    answered(tally, clock, 4.0)
+    assert tally.figures().first_token is None
 
 
 def test_a_failed_call_does_not_flatter_the_times(tally: Tally, clock: Clock) -> None:
@@ -63,7 +82,7 @@ def test_a_failed_call_does_not_flatter_the_times(tally: Tally, clock: Clock) ->
     tally.fail(ConnectionFailed("Start it"))
     figures = tally.figures()
     assert (figures.sent, figures.answered, figures.success_rate) == (2, 1, 50.0)
-    assert (figures.average, figures.shortest) == (4.0, 4.0)
+    assert (figures.latency.average, figures.latency.shortest) == (4.0, 4.0)
     assert figures.rate == 0.25
 
 
@@ -94,10 +113,10 @@ def test_retries_are_those_of_answered_and_of_failed_calls(tally: Tally, clock: 
 
 def test_the_peak_is_the_most_calls_at_the_same_time(tally: Tally, clock: Clock) -> None:
     first, second = tally.begin(), tally.begin()
-    tally.answer(first, ChatReply("OK"))
+    tally.answer(first, Answer(ChatReply("OK")))
     third = tally.begin()
-    tally.answer(second, ChatReply("OK"))
-    tally.answer(third, ChatReply("OK"))
+    tally.answer(second, Answer(ChatReply("OK")))
+    tally.answer(third, Answer(ChatReply("OK")))
     assert tally.figures().peak == 2
 
 

@@ -21,6 +21,8 @@ from ..progress import progress_on
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ...reliability.plan import Form
+
 _DEFAULTS = Plan()
 
 
@@ -33,25 +35,37 @@ site survives a server that fails.
 
 health, sequential and concurrent use the configured server with the client of
 the site: real calls, which load a real model, and which may open the circuit
-of this process if the server fails. pooling, retries and recovery are drills
-with clients of their own, with your settings but short waits, against a
-simulated server on 127.0.0.1: they touch no circuit of the site."""
+of this process if the server fails. pooling, retries, recovery and, with
+--stream, cuts (streams that break off) are drills with clients of their own,
+with your settings but short waits, against a simulated server on 127.0.0.1:
+they touch no circuit of the site.
+
+Questions are asked with chat(), with --stream by stream(), with --async by
+achat(), with both by astream(); what is proven is proven for that form."""
     epilog = """\
-A call takes TIMEOUT seconds at most, its place in the queue included. Times in
-the report are those of answered calls; "per s" counts answered calls.
+A call takes TIMEOUT seconds at most, its place in the queue included; a stream
+FIRST_TOKEN_TIMEOUT, else TIMEOUT, to its first piece, and CHUNK_TIMEOUT to each
+of the others. Times in the report are those of answered calls; "per s" counts
+answered calls. A stream is answered once it came to its end.
 Calls of this test are logged with --verbosity 2 only, those of drills never.
 
 exit codes:
   0    every part has passed
   1    a part has failed: the report says which
   2    wrong arguments
-  3    the server cannot be reached, or the settings are wrong
+  3    the server cannot be reached, the settings are wrong, or aiohttp, which
+       --async needs, is missing: stderr or the report says what to type
   130  interrupted (Ctrl-C): the report has what was measured until then
   141  nobody reads the report (a pipe was closed)
 
 json: one document, times in seconds, null for what did not run: "passed",
   "exit_code", "proven", "results", "plan", "health", "sequential",
-  "concurrent", "pooling", "retries", "recovery", "error"
+  "concurrent", "pooling", "retries", "recovery", "cuts" (with --stream),
+  "error"
+  "sequential" and "concurrent": "sent", "answered", "unfinished",
+  "success_rate" (percent), "latency" and, with --stream, "first_token" (each
+  "average", "min", "max", "p95"), "total", "requests_per_second", "retries",
+  "peak_in_flight", "failures" (each "code", "count", "sentences")
 """
     nothing = document(Evidence(), Verdict((), Code.NO_SERVER), None)
 
@@ -84,6 +98,16 @@ json: one document, times in seconds, null for what did not run: "passed",
             metavar="PERCENT",
             help="of the calls, in turn and at once, that must be answered (default: %(default)g)",
         )
+        add(
+            "--stream",
+            action="store_true",
+            help="ask for answers piece by piece, and tell the time to the first piece",
+        )
+        add(
+            "--async",
+            action="store_true",
+            help="ask from one event loop instead of threads (needs aiohttp)",
+        )
         super().add_arguments(parser)
 
     def report(self, options: Mapping[str, Any]) -> int:
@@ -101,9 +125,19 @@ json: one document, times in seconds, null for what did not run: "passed",
         if options["format"] == "json":
             self.print_document(document(evidence, verdict, plan))
         else:
-            title = f"Reliability of {settings.BASE_URL}, model {settings.MODEL}"
-            self.print_lines(lines(evidence, verdict, title, self.paint))
+            self.print_lines(lines(evidence, verdict, _title(settings, plan), self.paint))
         return verdict.code
+
+
+def _title(settings: conf.Settings, plan: Plan) -> str:
+    how = "" if plan.form == _DEFAULTS.form else f", by {plan.form}()"
+    return f"Reliability of {settings.BASE_URL}, model {settings.MODEL}{how}"
+
+
+def _form(options: Mapping[str, Any]) -> Form:
+    if options["async"]:
+        return "astream" if options["stream"] else "achat"
+    return "stream" if options["stream"] else "chat"
 
 
 def _plan(options: Mapping[str, Any]) -> Plan:
@@ -113,6 +147,7 @@ def _plan(options: Mapping[str, Any]) -> Plan:
             concurrency=options["concurrency"],
             duration=options["duration"],
             min_success=options["min_success"],
+            form=_form(options),
         )
     except ValueError as wrong:
         raise CommandError(str(wrong), returncode=Code.WRONG_ARGUMENTS) from None
