@@ -19,7 +19,7 @@ from ollama_bridge import OllamaClient
 
 from . import peers
 from .contest import CannotRunError
-from .upstream import ANSWER, MODEL
+from .replies import ANSWER, MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 QUESTION: Final = "What is water? Answer in six sentences that a child of ten understands."
 MESSAGES: Final = [{"role": "user", "content": QUESTION}]
 PAYLOAD: Final[dict[str, Any]] = {"model": MODEL, "messages": MESSAGES, "stream": False}
-_PATH: Final = "/api/chat"
+CHAT_PATH: Final = "/api/chat"
 _TIMEOUT: Final = 60
 
 
@@ -68,13 +68,13 @@ def official(url: str) -> Iterator[Ask]:
 def session(url: str) -> Iterator[Ask]:
     """``requests.Session().post()``, as everybody writes it."""
     with requests.Session() as opened:
-        yield lambda: _text(opened.post(url + _PATH, json=PAYLOAD, timeout=_TIMEOUT).json())
+        yield lambda: _text(opened.post(url + CHAT_PATH, json=PAYLOAD, timeout=_TIMEOUT).json())
 
 
 @contextmanager
 def adapter(url: str) -> Iterator[Ask]:
     """The adapter of requests alone, with a request that was prepared once: the floor."""
-    prepared = requests.Request("POST", url + _PATH, json=PAYLOAD).prepare()
+    prepared = requests.Request("POST", url + CHAT_PATH, json=PAYLOAD).prepare()
 
     with closing(HTTPAdapter()) as opened:
         yield lambda: _text(
@@ -85,17 +85,22 @@ def adapter(url: str) -> Iterator[Ask]:
 @contextmanager
 def router(url: str) -> Iterator[Ask]:
     """LiteLLM's Router over the one server."""
+    found = routing(url)
+
+    def ask() -> str:
+        content: str = found.completion(model=MODEL, messages=MESSAGES).choices[0].message.content
+        return content
+
+    yield ask
+
+
+def routing(url: str) -> Any:  # noqa: ANN401  # types of LiteLLM are not at hand
+    """Return a Router of LiteLLM over one server, which tells nobody anything."""
     of_litellm: Any = peers.load("litellm")
     of_litellm.telemetry = False
     of_litellm.suppress_debug_info = True
     to = {"model": f"ollama_chat/{MODEL}", "api_base": url}
-    routing = of_litellm.Router(model_list=[{"model_name": MODEL, "litellm_params": to}])
-
-    def ask() -> str:
-        content: str = routing.completion(model=MODEL, messages=MESSAGES).choices[0].message.content
-        return content
-
-    yield ask
+    return of_litellm.Router(model_list=[{"model_name": MODEL, "litellm_params": to}])
 
 
 def check(text: str) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .results import Result
 
 _STDOUT: Final = "-"
+_COLUMN: Final = 16
 _DESCRIPTION: Final = """\
 Measure what the bridge costs, beside others who do the same.
 
@@ -143,9 +144,12 @@ def _listed() -> str:
 
 def _summary(benchmark: Benchmark) -> str:
     what = benchmark.what.format(calls=f"{benchmark.calls:,}")
-    indent = " " * 14
+    indent = " " * _COLUMN
     return fill(
-        what, terminal.WIDTH, initial_indent=f"{benchmark.name:<14}", subsequent_indent=indent
+        what,
+        terminal.WIDTH,
+        initial_indent=f"{benchmark.name:<{_COLUMN}}",
+        subsequent_indent=indent,
     )
 
 

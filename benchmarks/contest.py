@@ -20,6 +20,7 @@ class CannotRunError(Exception):
 class Unit(StrEnum):
     SECONDS = "seconds"
     BYTES = "bytes"
+    DESCRIPTORS = "descriptors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

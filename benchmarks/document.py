@@ -1,4 +1,4 @@
-"""A run as JSON: all times in seconds, all sizes in bytes."""
+"""A run as JSON: all times in seconds, all sizes in bytes, descriptors as they are."""
 
 from __future__ import annotations
 

@@ -6,29 +6,25 @@ It is a process of its own, so that nobody inherits a heap, and it prints a numb
 from __future__ import annotations
 
 import gc
-import os
-import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from . import askers, project
+from . import askers, children, project
+from .process import resident
 
 if TYPE_CHECKING:
     from .askers import Ask
 
 ASKERS: Final = {asker.key: asker for asker in (askers.OURS, askers.OFFICIAL)}
-_STATM: Final = Path("/proc/self/statm")
-_KIBIBYTE: Final = 1024
 _WARM_UP: Final = 2000
 
 
 def growth(ask: Ask, calls: int) -> int:
     """Return by how many bytes the process grows over so many chats, once it is warm."""
     _repeat(ask, min(calls, _WARM_UP))
-    before = _resident()
+    before = resident()
     _repeat(ask, calls)
-    return _resident() - before
+    return resident() - before
 
 
 def _repeat(ask: Ask, calls: int) -> None:
@@ -37,20 +33,9 @@ def _repeat(ask: Ask, calls: int) -> None:
     gc.collect()
 
 
-def _resident() -> int:
-    """Return the bytes of memory that this process occupies; without /proc, the most so far."""
-    if _STATM.exists():
-        pages = int(_STATM.read_text(encoding="ascii").split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-    import resource  # noqa: PLC0415  # Windows has none
-
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * _KIBIBYTE
-
-
 def main() -> None:
     """Ask, and print the growth."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and that ends us
+    children.leave_interrupts_to_the_parent()
     key, url, calls = sys.argv[1:]
     project.set_up()
     with ASKERS[key].open(url) as ask:

@@ -18,6 +18,8 @@ _PACKAGES: Final = (
     "djangorestframework",
     "requests",
     "urllib3",
+    "aiohttp",
+    "uvicorn",
     "ollama",
     "httpx",
     "pybreaker",

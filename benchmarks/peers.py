@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-GROUP: Final = ("ollama", "pybreaker", "purgatory")
+GROUP: Final = ("ollama", "aiohttp", "uvicorn", "pybreaker", "purgatory")
 """The dependency group ``benchmarks``. LiteLLM is not in it: it takes part where it is found."""
 
 REMEDY: Final = "python -m pip install --group benchmarks"

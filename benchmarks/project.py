@@ -22,15 +22,16 @@ WITHOUT_NETWORK: Final = ("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 """The variable, and its value, without which the import of LiteLLM asks the network for prices."""
 
 
-def set_up() -> None:
-    """Prepare this process, once, before anything is measured."""
+def set_up(**bridge: object) -> None:
+    """Prepare this process, once, before anything is measured; ``bridge`` has its settings."""
     _forget_environment()
     _log_to_nowhere()
     if not settings.configured:
         settings.configure(
             SECRET_KEY="only-for-benchmarks",  # noqa: S106  # it protects nothing
             ROOT_URLCONF="benchmarks.urls",
-            ALLOWED_HOSTS=["testserver"],
+            ALLOWED_HOSTS=["testserver", "127.0.0.1"],
+            OLLAMA_BRIDGE=bridge,
             USE_TZ=True,
             DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
             INSTALLED_APPS=[

@@ -20,7 +20,7 @@ _VERDICTS: Final = {True: "reached", False: "missed", None: "not judged"}
 def figure(value: float, unit: Unit) -> str:
     """Return a figure with three digits, and its unit."""
     scaled, name = _scaled(value, unit)
-    if unit is Unit.BYTES:
+    if unit is not Unit.SECONDS:
         return f"{scaled:.0f} {name}"
     return f"{scaled:.{max(0, _DIGITS - len(str(int(scaled))))}f} {name}"
 
@@ -34,6 +34,8 @@ def limit(value: float, unit: Unit) -> str:
 def _scaled(value: float, unit: Unit) -> tuple[float, str]:
     if unit is Unit.BYTES:
         return value / _KIBIBYTE, "KiB"
+    if unit is Unit.DESCRIPTORS:
+        return value, unit.value
     size, name = next((each for each in _SECONDS if value >= each[0]), _SECONDS[-1])
     return value / size, name
 

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from . import breaker, chat, memory, refusal, refusal_http, startup, threads
+from . import (
+    achat,
+    breaker,
+    chat,
+    chunks,
+    crests,
+    crowd,
+    first_token,
+    memory,
+    refusal,
+    refusal_http,
+    relay,
+    startup,
+    threads,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -12,6 +26,24 @@ if TYPE_CHECKING:
     from ..contest import Benchmark
 
 ALL: Final[Mapping[str, Benchmark]] = {
-    case.BENCHMARK.name: case.BENCHMARK
-    for case in (chat, breaker, refusal, refusal_http, threads, memory, startup)
+    benchmark.name: benchmark
+    for benchmark in (
+        chat.BENCHMARK,
+        achat.BENCHMARK,
+        chunks.STREAM,
+        chunks.ASTREAM,
+        chunks.BURST,
+        first_token.BENCHMARK,
+        relay.BENCHMARK,
+        breaker.BENCHMARK,
+        refusal.BENCHMARK,
+        refusal_http.BENCHMARK,
+        threads.BENCHMARK,
+        crowd.BENCHMARK,
+        memory.BENCHMARK,
+        crests.CHATS,
+        crests.MEMORY,
+        crests.DESCRIPTORS,
+        startup.BENCHMARK,
+    )
 }

@@ -59,7 +59,7 @@ def _visit(router: Router) -> Callable[[], None]:
     """All that a call does around its attempts: cooldown, circuits, slot, budget, outcome."""
     target = router.default
     now = router.clock.monotonic()
-    deadline = Deadline.after(_PATIENCE, now=now, configured=_PATIENCE)
+    deadline = Deadline.after(_PATIENCE, now=now, usual=_PATIENCE)
 
     def call() -> None:
         with Visit(router, target, deadline):  # with a free slot come the permits

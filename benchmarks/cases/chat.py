@@ -12,8 +12,9 @@ from ..contest import Benchmark, Contestant, Unit
 from ..figures import Goal
 from ..peers import invited
 from ..project import logging_at
+from ..replies import ANSWER
 from ..rounds import mean
-from ..upstream import ANSWER, upstream
+from ..upstream import upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

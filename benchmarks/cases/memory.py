@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from .. import askers
-from ..contest import Benchmark, CannotRunError, Contestant, Unit
+from .. import askers, children
+from ..contest import Benchmark, Contestant, Unit
 from ..figures import Goal
 from ..peers import invited
-from ..upstream import ROOT, upstream
+from ..upstream import upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,13 +33,7 @@ def _gather(calls: int) -> Iterator[Sequence[Contestant]]:
 
 
 def _in_a_process(key: str, url: str, calls: int) -> float:
-    command = [sys.executable, "-m", "benchmarks.growth", key, url, str(calls)]
-    done = subprocess.run(  # noqa: S603  # our own code
-        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
-    )
-    if done.returncode:
-        raise CannotRunError(f"its process ended with exit code {done.returncode}; see above")
-    return float(done.stdout)
+    return float(children.figures_of("benchmarks.growth", key, url, calls))
 
 
 BENCHMARK: Final = Benchmark(

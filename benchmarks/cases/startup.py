@@ -9,9 +9,9 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
+from ..children import ROOT
 from ..contest import Benchmark, Contestant, Unit
 from ..peers import invited
-from ..upstream import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

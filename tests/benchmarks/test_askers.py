@@ -10,8 +10,9 @@ from benchmarks import askers, peers, project
 from benchmarks.cases import threads
 from benchmarks.contest import CannotRunError
 from benchmarks.growth import growth
+from benchmarks.replies import ANSWER, MODEL
 from benchmarks.rounds import play
-from benchmarks.upstream import ANSWER, MODEL, upstream
+from benchmarks.upstream import upstream
 
 if TYPE_CHECKING:
     from benchmarks.askers import Asker

@@ -15,7 +15,9 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from benchmarks.upstream import ANSWER, MODEL, ROOT, upstream
+from benchmarks.children import ROOT
+from benchmarks.replies import ANSWER, MODEL
+from benchmarks.upstream import upstream
 from ollama_bridge import OllamaClient, check_availability
 
 ASKING: dict[str, Any] = {
