@@ -67,7 +67,7 @@ $(VENV)/.made:
 
 $(VENV)/.for-demo: $(VENV)/.made pyproject.toml
 	@echo 'Installing ollama_bridge and what it needs …'
-	@$(PIP) --editable .
+	@$(PIP) --editable . --group demo
 	@touch $@
 
 $(VENV)/.for-test: $(VENV)/.made pyproject.toml
@@ -87,4 +87,4 @@ $(VENV)/.for-matrix: $(VENV)/.made pyproject.toml
 $(VENV)/.for-bench: $(VENV)/.made pyproject.toml
 	@echo 'Installing ollama_bridge and what it is measured against …'
 	@$(PIP) --editable . --group benchmarks
-	@touch $@ $(VENV)/.for-demo
+	@touch $@

@@ -21,6 +21,9 @@ LOWEST = [
     "djangorestframework==3.18.2",
     "requests==2.32.2",
     "urllib3==2.3",
+    "aiohttp==3.12",
+    "uvicorn==0.34",
+    "gunicorn==23.0",
 ]
 
 VERSIONS = "import sys, django; print('Python', sys.version, 'Django', django.get_version())"

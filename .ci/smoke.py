@@ -63,8 +63,16 @@ def a_chat() -> None:
         chat = client.post(
             "/api/mentor/chat/", {"message": "What is water?"}, content_type="application/json"
         )
+        stream = client.post(
+            "/api/mentor/chat/",
+            {"message": "What is water?", "stream": True},
+            content_type="application/json",
+        )
+        events = b"".join(stream.streaming_content).decode()
         health = client.get("/api/mentor/health/")
     assert (chat.status_code, chat.json()["response"]) == (200, "A liquid."), chat.content
+    assert events.startswith("event: delta\n"), events
+    assert "event: done\n" in events, events
     assert (health.status_code, health.json()["status"]) == (200, "healthy"), health.content
     print(chat.json())
 

@@ -1,12 +1,14 @@
 """System checks, called as Django calls them."""
 
 import os
+from typing import Any
 
 import pytest
 from django.apps import apps
 from django.conf import LazySettings
 from django.core import checks as django_checks
 from django.core.checks import CheckMessage
+from django.utils.decorators import sync_and_async_middleware, sync_only_middleware
 from rest_framework.permissions import IsAdminUser, IsAuthenticated
 
 from ollama_bridge import checks
@@ -18,6 +20,28 @@ ALLOW_ANY = "rest_framework.permissions.AllowAny"
 class LooksLikeAPermission:
     def has_permission(self) -> bool:
         return True
+
+
+class SyncOnly:
+    """Middleware as it was written before there was ASGI."""
+
+
+class ForBoth:
+    async_capable = True
+
+
+def undecorated(get_response: Any) -> Any:
+    return get_response
+
+
+@sync_only_middleware
+def said_to_be_sync(get_response: Any) -> Any:
+    return get_response
+
+
+@sync_and_async_middleware
+def for_both(get_response: Any) -> Any:
+    return get_response
 
 
 @pytest.fixture(autouse=True)
@@ -156,6 +180,61 @@ def test_a_bounded_queue_without_a_limit_is_a_warning(settings: LazySettings) ->
     assert list(found()) == ["W006"]
     settings.OLLAMA_BRIDGE = {"MAX_WAITING": 5, "MAX_CONCURRENCY": 2}
     assert found() == {}
+
+
+@pytest.mark.parametrize("name", ["SyncOnly", "undecorated", "said_to_be_sync"])
+def test_sync_only_middleware_is_a_warning_for_production_only(
+    settings: LazySettings, name: str
+) -> None:
+    settings.OLLAMA_BRIDGE = {"MAX_CONCURRENCY": 1}
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.{name}", f"{__name__}.ForBoth"]
+
+    message = found(deploy=True)["W007"]
+
+    assert found() == {}
+    assert not message.is_serious()
+    assert message.msg == (
+        f"Sync-only middleware forces a thread for each waiting call under ASGI: {__name__}.{name}."
+    )
+    assert 'SILENCED_SYSTEM_CHECKS = ["ollama_bridge.W007"]' in str(message.hint)
+
+
+def test_all_sync_only_middleware_is_named_in_one_warning(settings: LazySettings) -> None:
+    settings.MIDDLEWARE = [f"{__name__}.SyncOnly", f"{__name__}.undecorated"]
+
+    assert f"{__name__}.SyncOnly, {__name__}.undecorated." in found(deploy=True)["W007"].msg
+
+
+@pytest.mark.parametrize("path", [f"{__name__}.for_both", f"{__name__}.ForBoth", "no.such.thing"])
+def test_middleware_that_can_both_or_is_missing_is_none_of_our_business(
+    settings: LazySettings, path: str
+) -> None:
+    settings.OLLAMA_BRIDGE = {"MAX_CONCURRENCY": 1}
+    settings.MIDDLEWARE = [path]
+
+    assert found(deploy=True) == {}
+
+
+def test_asgi_without_aiohttp_is_a_warning_for_production_only(
+    settings: LazySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.OLLAMA_BRIDGE = {"MAX_CONCURRENCY": 1}
+    settings.ASGI_APPLICATION = "site.asgi.application"
+    assert found(deploy=True) == {}
+    monkeypatch.setattr(checks, "find_spec", lambda _name: None)
+
+    message = found(deploy=True)["W008"]
+
+    assert found() == {}
+    assert not message.is_serious()
+    assert message.hint == 'Type pip install "django-ollama-bridge[async]".'
+
+
+def test_wsgi_needs_no_aiohttp(settings: LazySettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.OLLAMA_BRIDGE = {"MAX_CONCURRENCY": 1}
+    monkeypatch.setattr(checks, "find_spec", lambda _name: None)
+
+    assert found(deploy=True) == {}
 
 
 def test_without_rest_framework_there_is_a_warning(settings: LazySettings) -> None:

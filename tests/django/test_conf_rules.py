@@ -16,12 +16,14 @@ from ollama_bridge.conf import Settings
 SECONDS = [
     "TIMEOUT",
     "CONNECT_TIMEOUT",
+    "CHUNK_TIMEOUT",
     "RETRY_INITIAL_DELAY",
     "RETRY_MAX_DELAY",
     "RETRY_DELAY",
     "OPEN_SECONDS",
     "RECOVERY_TIMEOUT",
     "HEALTH_CACHE_SECONDS",
+    "SSE_COMMIT_AFTER",
 ]
 MAY_BE_ZERO = {
     "RETRY_INITIAL_DELAY",
@@ -31,6 +33,7 @@ MAY_BE_ZERO = {
     "MAX_RETRIES",
     "MAX_HISTORY",
 }
+MAY_BE_NONE = ["FIRST_TOKEN_TIMEOUT", "MAX_CHUNKS", "MAX_CONCURRENCY", "MAX_CALLS_PER_USER"]
 WHOLE = [each.name for each in fields(Settings) if each.type is int]
 TEXTS = ["BASE_URL", "MODEL", "SYSTEM_PROMPT", "API_KEY", "PROXY", "THROTTLE_RATE"]
 LISTS = [
@@ -125,6 +128,17 @@ class TestNumbers:
     def test_whole_numbers_are_read_from_the_environment(self, environment: Environment) -> None:
         assert environment.kept("MAX_RETRIES", "7") == 7
         assert "not '7.5'" in environment.refused("MAX_RETRIES", "7.5").message
+
+    @pytest.mark.parametrize("name", MAY_BE_NONE)
+    def test_a_limit_may_be_switched_off_by_none_and_by_nothing_else(
+        self, environment: Environment, name: str
+    ) -> None:
+        assert kept(name, None) is None
+        assert environment.kept(name, "none") is None
+        assert environment.kept(name, "7") == 7
+        for wrong in (0, -1, True, "7", math.nan):
+            assert "must be a" in refused(name, wrong).message
+        assert f"(OLLAMA_{name})" in environment.refused(name, "off").message
 
 
 class TestSwitches:

@@ -97,7 +97,7 @@ def test_the_snippets_run_in_turn_and_values_are_as_the_comments_say(
                 compared += 1
 
     assert compared >= 10
-    assert len(liquid.chats) == 2
+    assert len(liquid.chats) == 7
 
 
 def test_the_snippet_about_errors_tells_of_a_dead_server(
@@ -172,7 +172,7 @@ def test_an_error_is_as_its_row_says(
 
 
 def test_every_code_of_the_api_is_in_one_of_the_tables() -> None:
-    later = {"deferred", "stream_interrupted", "output_invalid", "all_endpoints_failed"}
+    later = {"deferred", "output_invalid", "all_endpoints_failed"}
     own = {row[0].strip("`"): int(row[1]) for row in OWN_CODES}
     of_errors = {row[1].strip("`"): int(row[2]) for row in ERRORS}
 
@@ -215,6 +215,26 @@ def test_arguments_of_chat_are_all_told() -> None:
         assert re.search(rf"\b{name}\b", told) or name in {"self", "message"}, name
 
 
+def test_arguments_of_streams_and_batches_are_all_told() -> None:
+    of_chat = inspect.signature(OllamaClient.chat).parameters
+
+    for title, method in (
+        ("Streams", OllamaClient.stream),
+        ("Many questions", OllamaClient.chat_many),
+    ):
+        own = inspect.signature(method).parameters.keys() - of_chat.keys() - {"messages", "same"}
+        assert own
+        assert not [name for name in own if not re.search(rf"\b{name}\b", readme.section(title))]
+
+
+def test_async_twins_take_the_same_arguments() -> None:
+    for name in ("chat", "stream", "chat_many", "health_check"):
+        sync, twin = (
+            inspect.signature(getattr(OllamaClient, each)).parameters for each in (name, f"a{name}")
+        )
+        assert sync == twin
+
+
 def test_the_simulator_takes_the_line_that_is_shown() -> None:
     from ollama_bridge.testing import cli  # noqa: PLC0415  # it loads the whole server
 
@@ -232,7 +252,7 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_no_line_promises_what_is_not_built() -> None:
-    later = ("achat", "stream(", "chat_many", "embed(", "ENDPOINTS")
+    later = ("generate(", "embed(", "ENDPOINTS")
     built = readme.TEXT.split("## Not yet")[0]
 
     assert not [word for word in later if word in built]
