@@ -1,8 +1,8 @@
 """A server for crowds and for streams: one event loop, and no more work for an answer than a write.
 
 It is a process of its own, ``python -m benchmarks.looped``. A chat is answered with the constant
-of ``replies``, a streamed one with as many chunks as it was started for, each in a write of its
-own.
+of ``replies``, a streamed one with as many chunks as it was started for: after a pause each in a
+write of its own, without one in writes of many, as a reader finds them who was busy meanwhile.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 _STREAMED: Final = (b'"stream":true', b'"stream": true')
+_AT_ONCE: Final = 64
 
 
 def looped(
@@ -30,7 +31,7 @@ def looped(
     Args:
         delay: seconds before each answer to a chat.
         chunks: how many of them a stream has, before the one that says it is done.
-        pause: seconds before each of them.
+        pause: seconds before each of them; without any, many of them come at once.
 
     Raises:
         CannotRunError: it did not start.
@@ -45,6 +46,7 @@ class _Connection(asyncio.Protocol):
         self._delay = delay
         self._body = body
         self._pause = pause
+        self._at_once = 1 if pause else _AT_ONCE
         self._loop = asyncio.get_running_loop()
         self._transport: Any = None
         self._data = b""
@@ -83,8 +85,9 @@ class _Connection(asyncio.Protocol):
     def _send(self) -> None:
         if self._transport.is_closing():
             return
-        self._transport.write(self._body[self._sent])
-        self._sent += 1
+        end = self._sent + self._at_once
+        self._transport.write(b"".join(self._body[self._sent : end]))
+        self._sent = end
         if self._sent < len(self._body):
             self._go_on()
 

@@ -97,8 +97,8 @@ ASTREAM: Final = Benchmark(
 BURST: Final = Benchmark(
     name="astream_burst",
     what=(
-        "The same of one stream of {calls} chunks that come as fast as the server writes, so "
-        "that many of them lie in one read: what remains is the parsing."
+        "The same of one stream of {calls} chunks that come 64 at once, as after a while in "
+        "which the reader was busy: what remains is the parsing."
     ),
     unit=Unit.SECONDS,
     rounds=20,
