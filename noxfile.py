@@ -49,4 +49,4 @@ def lowest(session: nox.Session) -> None:
 
 def _pytest(session: nox.Session) -> None:
     session.run("python", "-c", VERSIONS)
-    session.run("python", "-m", "pytest", "--numprocesses", "2", *session.posargs)
+    session.run("python", "-m", "pytest", "--numprocesses", "3", *session.posargs)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
+
+from django.views.decorators.debug import sensitive_variables
 
 from .context import current_request_id
 from .core.flow import Call
@@ -30,6 +33,8 @@ class ChatArguments(TypedDict, total=False):
     keep_alive: str | float | None
 
 
+# Of a coroutine Django's decorator hides the frame alone, not those of what it calls: so here too.
+@sensitive_variables()
 def call_of(
     settings: Settings,
     message: str,
@@ -93,6 +98,7 @@ def stream_of(
     )
 
 
+@sensitive_variables()
 def calls_of(
     settings: Settings, messages: Iterable[str], system_prompt: str | None, same: ChatArguments
 ) -> list[Call]:
@@ -105,6 +111,8 @@ def calls_of(
         raise TypeError("messages must be a list of messages, not one of them: use chat()")
     for name in same.keys() - ChatArguments.__annotations__.keys():
         raise TypeError(f"a batch of chats takes no argument {name!r}")
+    if isinstance(same.get("history"), Iterator):  # each of the calls has it whole
+        same = {**same, "history": tuple(same["history"])}
     calls = []
     for number, message in enumerate(messages):
         try:

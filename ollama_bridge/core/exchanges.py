@@ -118,14 +118,12 @@ class _Relay:
     def run(self) -> Flow[Answer]:
         try:
             last = yield from self._relay()
-        except TransportFault as fault:
+        except (TransportFault, OllamaBridgeError) as failure:
             if not self.trip.begun:
                 raise
-            raise self._broken(fault) from fault
-        except OllamaBridgeError as error:
-            if not self.trip.begun:
-                raise
-            raise self._interrupted(str(error)) from error
+            if not self._is_full():
+                raise self._told(failure) from failure
+            last = Answer(truncated=True)  # what failed was only to show whether there is more
         return last._replace(
             text="".join(self.texts),
             thinking="".join(self.thoughts),
@@ -189,6 +187,15 @@ class _Relay:
         if not self.trip.begun:
             return self.trip.deadline.end
         return min(self.trip.now() + self.idle, self.trip.end)
+
+    def _is_full(self) -> bool:
+        """Tell whether the caller has all that the bounds allow."""
+        return self.chunks_left == 0 or self.bytes_left == 0
+
+    def _told(self, failure: TransportFault | OllamaBridgeError) -> OllamaBridgeError:
+        if isinstance(failure, TransportFault):
+            return self._broken(failure)
+        return self._interrupted(str(failure))
 
     def _broken(self, fault: TransportFault) -> OllamaBridgeError:
         is_over = self.trip.is_over()

@@ -6,8 +6,8 @@
              -> the answer, or the next target, or give up with all that was tried
 
 A flow yields actions and is sent their results; a ``TransportFault`` is thrown into it where the
-network failed. Drivers perform: ``transports.blocking`` with requests, later one with aiohttp. So
-there is one place that retries, fails over, breaks, waits and counts.
+network failed. Drivers perform: ``transports.blocking`` with requests, ``transports.aio`` with
+aiohttp. So there is one place that retries, fails over, breaks, waits and counts.
 
 A flow reads only the clock it is given. It cannot yield while it is being closed, so what must be
 cleaned up is cleaned up by ``Visit``, which never blocks.

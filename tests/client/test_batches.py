@@ -95,6 +95,14 @@ def test_what_holds_for_all_is_sent_with_each(
         assert request.json["options"] == {"temperature": 0.5}
 
 
+def test_a_history_that_can_be_read_only_once_goes_with_each(
+    server: FakeOllama, make_client: MakeClient, many: Many
+) -> None:
+    history = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hi."}]
+    many(make_client(base_url=server.url), QUESTIONS[:3], history=iter(history))
+    assert [request.json["messages"][:2] for request in server.chats] == [history] * 3
+
+
 def test_no_questions_have_no_answers(
     server: FakeOllama, make_client: MakeClient, many: Many
 ) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.views.debug import ExceptionReporter
@@ -67,11 +68,39 @@ def test_the_report_of_an_uncaught_error_reveals_nothing(
             pytest.fail("the fault did no harm")
 
 
-def test_nor_does_the_report_of_a_wrong_argument(fake_ollama: FakeOllama) -> None:
+WRONG: dict[str, Any] = {
+    "history": [{"role": "user", "content": PROMPT + "\ud800"}],
+    "temperature": PROMPT,
+    "keep_alive": PROMPT,
+}
+
+
+def ask(client: OllamaClient, form: str, name: str) -> None:
+    """Make a call of this form with one wrong argument, which no frame of ours may hold."""
+    match form:
+        case "chat":
+            client.chat(PROMPT, PROMPT, **{name: WRONG[name]})
+        case "achat":
+            asyncio.run(client.achat(PROMPT, PROMPT, **{name: WRONG[name]}))
+        case "stream":
+            list(client.stream(PROMPT, PROMPT, **{name: WRONG[name]}))
+        case "astream":
+            client.astream(PROMPT, PROMPT, **{name: WRONG[name]})
+        case "chat_many":
+            client.chat_many([PROMPT], PROMPT, **{name: WRONG[name]})
+        case "achat_many":
+            asyncio.run(client.achat_many([PROMPT], PROMPT, **{name: WRONG[name]}))
+
+
+@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("form", ["chat", "achat", "stream", "astream", "chat_many", "achat_many"])
+def test_nor_does_the_report_of_a_wrong_argument(
+    fake_ollama: FakeOllama, form: str, name: str
+) -> None:
     with OllamaClient(base_url=fake_ollama.url, api_key=KEY) as client:
         try:
-            client.chat(PROMPT, history=[{"role": "user", "content": PROMPT + "\ud800"}])
-        except ValueError:
+            ask(client, form, name)
+        except (TypeError, ValueError):
             assert reveals(report()) == []
         else:
             pytest.fail("it was sent")

@@ -243,6 +243,22 @@ def test_nothing_more_is_read_once_a_bound_is_reached() -> None:
     assert world.pending == [FaultKind.CUT]
 
 
+@pytest.mark.parametrize("bounds", [{"max_chunks": 1}, {"max_bytes": 4}])
+@pytest.mark.parametrize(
+    "end", [stream(end=FaultKind.SLOW), stream(end=FaultKind.CUT), stream({"error": "boom"})]
+)
+def test_what_breaks_once_the_caller_has_all_he_may_have_ends_the_stream_well(
+    end: list[Any], bounds: dict[str, int]
+) -> None:
+    world = World()
+    world.script = [[*stream(delta("Half"))[:2], *end[1:]]]
+    deltas, answer = world.stream(**bounds)
+    assert (deltas, answer, answer.truncated) == (["Half"], "Half", True)
+    assert world.actions[-1] == Finish(0.0)
+    assert failures(world) == (0, 0)
+    assert isinstance(world.events[-1], CallAnswered)
+
+
 def test_what_fits_into_the_largest_reply_comes_out_before_the_rest_is_refused() -> None:
     world = World([endpoint(max_response_bytes=1000)])
     line = json.dumps(delta("Half")).encode() + b"\n"
