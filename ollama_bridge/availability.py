@@ -9,7 +9,6 @@ from .core.retry import RetryPolicy
 from .core.types import Endpoint
 from .hosts import Url
 from .rules import Number, cleaned
-from .state.local import LocalHome
 
 _LONGEST_REPLY = 65_536
 
@@ -27,7 +26,7 @@ def check_availability(url: str, timeout: float = 2) -> bool:
     transport = BlockingTransport(1)
     try:
         steps = is_there(_endpoint(url, timeout), Clock())
-        return finish(drive(steps, Conversation(transport, LocalHome())))
+        return finish(drive(steps, Conversation(transport)))
     finally:
         transport.close()
 

@@ -22,6 +22,7 @@ from django.views.decorators.debug import sensitive_variables
 from . import conf
 from .asking import ChatArguments, call_of, calls_of, most_at_once, stream_of
 from .batches import aanswer_many, answer_many
+from .caches import store_of
 from .circuits import CircuitBreaker, EndpointFacts, breaker_of, breakers_of, endpoints_of
 from .streams import AsyncChatStream, ChatStream
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .errors import OllamaBridgeError
     from .transports.aio import AsyncRun
+
+_FIRST = 0.5  # the most seconds that a first call waits for what other processes know
 
 _clients: weakref.WeakSet[OllamaClient] = weakref.WeakSet()
 
@@ -478,12 +481,14 @@ class OllamaClient:
             if self._engine is not None:
                 return self._engine
             engine = self._inherited or self._new()
+            engine.join()
             # All first callers wait here for what operators wish; the governor sees to it
             # that this is not for long.
             if self._governor is not None:
                 self._governing = self._governor(
                     lambda: breakers_of(lambda: engine.router), self._governing
                 )
+            engine.wait(_FIRST)
             is_new = self._inherited is None
             self._engine, self._inherited = engine, None
         if is_new:
@@ -495,8 +500,9 @@ class OllamaClient:
         from .engine import Engine  # noqa: PLC0415
 
         settings = self._settings()
+        store = store_of(settings)
         self._running_since = datetime.now(UTC)
-        return Engine(settings)
+        return Engine(settings, store)
 
     def _after_fork(self) -> None:
         """Keep what is known; the first call of the child starts again what a fork ends."""

@@ -103,6 +103,10 @@ class Settings:
     OPEN_SECONDS: float = scalar(5.0, Number(above=0))
     RECOVERY_TIMEOUT: float = scalar(60.0, Number(above=0))
     HEALTH_CACHE_SECONDS: float = scalar(30.0, Number())
+    # Where processes share what they know of circuits.
+    CACHE: str | None = scalar("default", OrNone(Name()))
+    CACHE_PREFIX: str = scalar("ollama_bridge", Name())
+    SYNC_INTERVAL: float = scalar(0.5, Number(above=0))
     # The HTTP API.
     PERMISSION_CLASSES: tuple[str, ...] = collection(
         ("rest_framework.permissions.IsAuthenticated",),

@@ -6,6 +6,7 @@ import logging
 import random
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from .core import exchanges, flow
 from .core.breaker import BreakerPolicy
@@ -17,7 +18,9 @@ from .core.types import Endpoint
 from .errors import OllamaBridgeError, without_frames
 from .health import HealthKeeper
 from .logs import log
+from .state.exchange import Exchange
 from .state.local import LocalHome
+from .state.shared import SharedHome
 from .transports.aio import AsyncConversation, AsyncRun, run
 from .transports.blocking import Conversation, drive, finish
 from .transports.pool import BlockingTransport
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from .core.flow import Call
     from .core.health import HealthReport
     from .core.types import ChatReply, Delta
+    from .state.exchange import Store
     from .transports.aiopool import AsyncTransport
 
 logger = logging.getLogger("ollama_bridge.client")
@@ -39,20 +43,40 @@ logger = logging.getLogger("ollama_bridge.client")
 class Engine:
     """The parts that one configuration needs: router, transport, health report. Opens nothing."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, store: Store | None = None) -> None:
         self.settings = settings
         self._stats = Stats()
+        clock = Clock()
+        self._store = store
+        self._home = SharedHome(settings.SYNC_INTERVAL, clock.monotonic) if store else None
         self.router = Router(
             [default_endpoint(settings)],
-            clock=Clock(),
+            clock=clock,
             random=random.random,
             observe=self._observe,
-            home=LocalHome(),
+            home=self._home or LocalHome(),
         )
         self._tls = TlsContexts()
         self.transport = BlockingTransport(settings.POOL_CONNECTIONS, self._tls)
         self.async_transport: AsyncTransport | None = None
         self._health = HealthKeeper(self.router, settings.HEALTH_CACHE_SECONDS)
+
+    def join(self) -> None:
+        """Begin to hear what other processes know of the circuits, where they are shared."""
+        if self._home is not None and self._store is not None:
+            sharing, store = self.router.sharing, self._store
+            addresses = {
+                name: target.endpoint.base_url
+                for name, target in self.router.named().items()
+                if "/" not in name
+            }
+            exchange = Exchange(sharing, store, sender=uuid4().hex, addresses=addresses)
+            self._home.join(sharing, exchange, store.hang_up)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until that is known, but not longer than this."""
+        if self._home is not None:
+            self._home.wait(seconds)
 
     def announce(self) -> None:
         """Log that calls begin. Not under the client's lock: who formats the line may ask it."""
@@ -111,12 +135,14 @@ class Engine:
         return await run(self._health.report(force=force), self._async_conversation())
 
     def conversation(self) -> Conversation:
-        return Conversation(self.transport, self.router.home)
+        return Conversation(self.transport)
 
     def stats(self) -> dict[str, Any]:
         return self._stats.to_dict(self.router.load())
 
     def close(self) -> None:
+        if self._home is not None:
+            self._home.leave()
         self.transport.close()
         if self.async_transport is not None:
             self.async_transport.close()
@@ -134,6 +160,8 @@ class Engine:
         if self.async_transport is not None:
             self.async_transport.after_fork()
         self._health.after_fork()
+        if self._home is not None:
+            self._home.after_fork()
 
     def _observe(self, event: Event) -> None:
         self._stats.note(event)
@@ -142,7 +170,7 @@ class Engine:
     def _async_conversation(self) -> AsyncConversation:
         if self.async_transport is None:
             raise TypeError("load_async() comes first")
-        return AsyncConversation(self.async_transport, self.router.home)
+        return AsyncConversation(self.async_transport)
 
 
 def default_endpoint(settings: Settings) -> Endpoint:

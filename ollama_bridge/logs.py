@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from .core.breaker import Mode
 from .core.events import (
     AttemptRepeated,
     CallAnswered,
@@ -17,6 +18,7 @@ from .core.events import (
     CallRefused,
     CallStarted,
     CircuitClosed,
+    CircuitFollowed,
     CircuitOpened,
     CircuitProbing,
 )
@@ -90,6 +92,12 @@ def _log_closing(event: CircuitClosed) -> None:
     circuits.info(line, extra=_facts_of_circuit(event.circuit))
 
 
+def _log_followed(event: CircuitFollowed) -> None:
+    state = event.state if event.mode is Mode.AUTO else event.mode
+    line = "Circuit breaker: %s, as another process has told"
+    circuits.info(line, state.value, extra=_facts_of_circuit(event.circuit))
+
+
 def _facts_of_circuit(name: str, code: str = "") -> dict[str, str]:
     endpoint, _, model = name.partition("/")
     return _facts(endpoint, model, code=code)
@@ -113,6 +121,7 @@ _LINES: dict[type[Event], Callable[[Any], None]] = {
     CircuitOpened: _log_opening,
     CircuitProbing: _log_probe,
     CircuitClosed: _log_closing,
+    CircuitFollowed: _log_followed,
 }
 
 

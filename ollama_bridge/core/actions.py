@@ -78,12 +78,7 @@ class Wait:
     until: float
 
 
-@dataclass(frozen=True, slots=True)
-class Sync:
-    """Exchange circuit state with the other processes, if there is a place where it is shared."""
-
-
-Action: TypeAlias = Send | Open | Read | Finish | Emit | Sleep | Wait | Sync
+Action: TypeAlias = Send | Open | Read | Finish | Emit | Sleep | Wait
 Flow: TypeAlias = Generator[Action, Any, T]
 
 

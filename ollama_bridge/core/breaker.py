@@ -4,11 +4,13 @@ Rules:
 
 1. ``state`` moves only when a caller is admitted or reports an outcome; reading it moves nothing.
 2. Every transition, reset and change of mode bumps ``generation``. An outcome that was admitted
-   under an older generation changes nothing: late results cannot close or open a circuit.
+   before it changes nothing: late results cannot close or open a circuit.
 3. Half-open admits one probe, under a lease. A probe that ends without an outcome (cancelled) gives
    the lease back, one that is killed lets it expire; either way the next caller probes.
 4. ``mode`` lies over the automatic state and keeps it: ``auto``, ``forced_open``, ``disabled``.
 5. Refusals are never recorded.
+6. Processes share a circuit by its generations: each is a ``Snapshot``, of which one is told to
+   all. Who made the same generation in the same moment, or missed some, adopts it instead.
 
 The caller holds the lock, and passes ``now`` from a monotonic clock, in seconds.
 """
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .events import CircuitClosed, CircuitOpened, CircuitProbing
 
@@ -62,13 +64,30 @@ class BreakerPolicy:
     window_ratio: float = 0.5
 
 
+class Snapshot(NamedTuple):
+    """A circuit as one process tells it to others.
+
+    ``seconds`` are left of its open time, or of the lease of its probe if there is one: they
+    travel, since the clocks of two machines are never compared.
+    """
+
+    generation: int
+    state: State
+    seconds: float
+    leased: bool
+    mode: Mode
+    openings: int
+    failures: int
+    last_error: str
+
+
 class Permit:
     """An admission, to be settled exactly once; settling it again changes nothing."""
 
-    __slots__ = ("generation",)
+    __slots__ = ("move",)
 
-    def __init__(self, generation: int) -> None:
-        self.generation = generation
+    def __init__(self, move: int) -> None:
+        self.move = move
 
 
 class Window:
@@ -117,12 +136,18 @@ class Breaker:
     """One circuit.
 
     ``random()`` is uniform in [0, 1) and only ever shortens an open time. ``report`` is told of
-    transitions while the lock is held, so it may only take note.
+    transitions while the lock is held, so it may only take note; so may ``moved``, which is told
+    of every new generation that was made here.
+
+    Attributes:
+        generation: counts the circuit's moves, in all processes that share it.
     """
 
     __slots__ = (
         "_closed_at",
         "_leased",
+        "_move_count",
+        "_moved",
         "_openings",
         "_policy",
         "_random",
@@ -145,11 +170,14 @@ class Breaker:
         policy: BreakerPolicy,
         random: Callable[[], float],
         report: Callable[[Event], None],
+        moved: Callable[[Breaker], None] = lambda _: None,
     ) -> None:
         self.name = name
         self._policy = policy
         self._random = random
         self._report = report
+        self._moved = moved
+        self._move_count = 0  # of this process: no two adopted or made here are taken for one
         self._window = Window(policy.window)
         self._state = _CLOSED
         self._until = 0.0  # end of the open time, or of the probe's lease
@@ -206,16 +234,15 @@ class Breaker:
         if not self.passes:
             if self._state is _OPEN:
                 self._report(CircuitProbing(circuit=self.name))
-            self._move(_HALF_OPEN, now + min(left, LONGEST_LEASE) + LEASE_GRACE)
-            self._leased = True
-        return Permit(_SETTLED if self._records_nothing else self.generation)
+            self._move(_HALF_OPEN, now + min(left, LONGEST_LEASE) + LEASE_GRACE, leased=True)
+        return Permit(_SETTLED if self._records_nothing else self._move_count)
 
     def is_current(self, permit: Permit) -> bool:
         """Tell whether an outcome under this permit would still count."""
-        return permit.generation == self.generation
+        return permit.move == self._move_count
 
     def succeed(self, permit: Permit, now: float) -> None:
-        current, permit.generation = permit.generation == self.generation, _SETTLED
+        current, permit.move = permit.move == self._move_count, _SETTLED
         if not current:
             return
         if self.passes:
@@ -242,7 +269,7 @@ class Breaker:
     def release(self, permit: Permit) -> None:
         """Settle without an outcome: cancelled, or neither good nor bad."""
         if self._settle(permit) and self._state is _HALF_OPEN:
-            self._leased = False
+            self._move(_HALF_OPEN, 0.0)
 
     def forget_probe(self) -> None:
         """Let the next caller probe: whoever holds the lease will not be heard of again."""
@@ -259,9 +286,39 @@ class Breaker:
         self.mode = mode
         self._move(self._state, self._until)
 
+    def begin_in(self, mode: Mode) -> None:
+        """Begin in a mode; nothing has moved yet."""
+        self.mode = mode
+        self._become(self._state, self._until, leased=False)
+
+    def snapshot(self, now: float) -> Snapshot:
+        """Return what other processes are to know."""
+        return Snapshot(
+            generation=self.generation,
+            state=self._state,
+            seconds=max(0.0, self._until - now),
+            leased=self._leased,
+            mode=self.mode,
+            openings=self._openings,
+            failures=self.failures,
+            last_error=self.last_error,
+        )
+
+    def adopt(self, told: Snapshot, now: float) -> None:
+        """Be as another process has told; every permit of before is void."""
+        self.mode = told.mode
+        self.generation = told.generation
+        self.failures = told.failures
+        self.last_error = told.last_error
+        self._openings = told.openings
+        self._window.clear()
+        if told.state is _CLOSED and self._state is not _CLOSED:
+            self._closed_at = now
+        self._become(told.state, now + told.seconds, leased=told.leased)
+
     def _settle(self, permit: Permit) -> bool:
-        current = permit.generation == self.generation
-        permit.generation = _SETTLED
+        current = permit.move == self._move_count
+        permit.move = _SETTLED
         return current
 
     def _tripped_by(self, now: float) -> int:
@@ -296,11 +353,16 @@ class Breaker:
         self.failures = 0
         self._window.clear()
 
-    def _move(self, state: State, until: float) -> None:
+    def _move(self, state: State, until: float, *, leased: bool = False) -> None:
+        self.generation += 1
+        self._become(state, until, leased=leased)
+        self._moved(self)
+
+    def _become(self, state: State, until: float, *, leased: bool) -> None:
+        self._move_count += 1
         self._state = state
         self._until = until
-        self._leased = False
-        self.generation += 1
+        self._leased = leased
         is_closed = self.mode is _AUTO and state is _CLOSED
         self._records_nothing = self.mode is _DISABLED
         self.passes = is_closed or self._records_nothing

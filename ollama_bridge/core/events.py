@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from ..errors import OllamaBridgeError
+    from .breaker import Mode, State
     from .types import Usage
 
 
@@ -81,6 +82,14 @@ class CircuitClosed(NamedTuple):
     circuit: str
 
 
+class CircuitFollowed(NamedTuple):
+    """A circuit is as another process has told."""
+
+    circuit: str
+    state: State
+    mode: Mode
+
+
 Event: TypeAlias = (
     CallStarted
     | CallAnswered
@@ -91,5 +100,6 @@ Event: TypeAlias = (
     | CircuitOpened
     | CircuitProbing
     | CircuitClosed
+    | CircuitFollowed
 )
 Observer: TypeAlias = Callable[[Event], None]

@@ -2,7 +2,7 @@
 
 ::
 
-    deadline -> for each target: Sync if due -> refused? -> slot -> permits -> attempts -> outcome
+    deadline -> for each target: hear others -> refused? -> slot -> permits -> attempts -> outcome
              -> the answer, or the next target, or give up with all that was tried
 
 A flow yields actions and is sent their results; a ``TransportFault`` is thrown into it where the
@@ -22,7 +22,7 @@ from ..errors import (
     AllEndpointsFailed,
     OllamaBridgeError,
 )
-from .actions import FaultKind, Flow, Sleep, Sync, TransportFault, Wait
+from .actions import FaultKind, Flow, Sleep, TransportFault, Wait
 from .deadline import Deadline
 from .diagnosis import from_fault
 from .events import (
@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     from .protocol import Answer, ChatRequest
     from .routing import Router
     from .types import Endpoint, Request, Target
+
+
+PATIENCE = 0.05
+"""The most seconds that a call waits for what other processes know."""
 
 
 class Call(NamedTuple):
@@ -193,8 +197,7 @@ def _first_answer(
 ) -> Flow[tuple[Target, Answer]]:
     errors: list[OllamaBridgeError] = []
     for target in targets:
-        if trip.router.home.is_due(trip.now()):
-            yield Sync()
+        yield from _heard(trip, target)
         try:
             with _enter(trip, target) as visit:
                 return target, (yield from _visit(trip, visit, exchange))
@@ -223,7 +226,7 @@ def merged(errors: Sequence[OllamaBridgeError]) -> OllamaBridgeError:
 
 
 def _visit(trip: Trip, visit: Visit, exchange: Exchange) -> Flow[Answer]:
-    if not visit.admitted:
+    if not visit.admitted or visit.is_probe:
         yield from _begin(trip, visit)
     request = trip.call.request.to(visit.target.model)
     number = 0
@@ -250,11 +253,21 @@ def _enter(trip: Trip, target: Target) -> Visit:
         raise
 
 
+def _heard(trip: Trip, target: Target) -> Flow[None]:
+    """Wait, but not for long, for what other processes know, where this call is the one to ask."""
+    ticket = trip.router.hear(target)
+    if ticket is not None:
+        yield Wait(ticket, min(trip.now() + PATIENCE, trip.deadline.end))
+
+
 def _begin(trip: Trip, visit: Visit) -> Flow[None]:
+    """Wait for the slot, and for the word of all processes where this call is the probe."""
     since = trip.now()
     try:
-        yield from _slot(trip, visit)
-        visit.admit()
+        if not visit.admitted:
+            yield from _slot(trip, visit)
+            visit.admit()
+        yield from _claimed(trip, visit)
     except OllamaBridgeError as refusal:  # for what happened while the call waited for its slot
         trip.note(visit.target, since, refusal)
         raise
@@ -279,9 +292,27 @@ def _resume(trip: Trip, visit: Visit, failed: OllamaBridgeError) -> Flow[None]:
         visit.resume()
         yield from _slot(trip, visit)
         visit.admit()
+        yield from _claimed(trip, visit)
     except OllamaBridgeError as refusal:
         failed.retry_after = refusal.retry_after
         raise failed from None
+
+
+def _claimed(trip: Trip, visit: Visit) -> Flow[None]:
+    """Let a probe be the only one of all processes; where they cannot be asked, go on alone.
+
+    Raises:
+        CircuitOpen: another process probes, or it takes long to learn whether one does.
+    """
+    home = trip.router.home
+    while visit.is_unconfirmed():
+        ticket = home.claim(trip.now())
+        until = min(trip.now() + PATIENCE, trip.deadline.end)
+        if ticket is not None and not (yield Wait(ticket, until)) and home.hears(trip.now()):
+            visit.stand_back()
+        visit.admit()
+        if ticket is None:
+            return
 
 
 def _slot(trip: Trip, visit: Visit) -> Flow[None]:

@@ -43,16 +43,21 @@ class Place:
     """What the process knows about one endpoint."""
 
     def __init__(
-        self, endpoint: Endpoint, random: Callable[[], float], report: Callable[[Event], None]
+        self,
+        endpoint: Endpoint,
+        random: Callable[[], float],
+        report: Callable[[Event], None],
+        moved: Callable[[Breaker], None],
     ) -> None:
         self.endpoint = endpoint
-        self.breaker = Breaker(endpoint.name, endpoint.breaker, random, report)
+        self.breaker = Breaker(endpoint.name, endpoint.breaker, random, report, moved)
         self.models: dict[str, ModelPlace] = {}
         self.budget = RetryBudget()
         self.cooldown_until = 0.0
         self._cooldown_error: type[RateLimited] = RateLimited
         self._random = random
         self._report = report
+        self._moved = moved
 
     def model(self, name: str) -> ModelPlace:
         """Return what is known about a model; beginning with nothing."""
@@ -62,9 +67,8 @@ class Place:
         """Begin to know a model; the oldest idle ones may be forgotten for it."""
         self._forget_models()
         circuit = f"{self.endpoint.name}/{name}"
-        breaker = Breaker(circuit, self.endpoint.breaker, self._random, self._report)
-        if breaker.mode is not self.breaker.mode:
-            breaker.set_mode(self.breaker.mode)
+        breaker = Breaker(circuit, self.endpoint.breaker, self._random, self._report, self._moved)
+        breaker.begin_in(self.breaker.mode)
         self.models[name] = found = ModelPlace(breaker, self._limiter())
         return found
 

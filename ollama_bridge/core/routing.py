@@ -10,33 +10,25 @@ import threading
 from collections import deque
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .breaker import Breaker, Mode, State
-from .events import CircuitOpened
+from .events import CircuitFollowed, CircuitOpened
 from .places import Place
+from .sharing import Sharing, wanted
 from .types import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from .deadline import Clock
     from .events import Event, Observer
     from .limiter import Ticket
     from .places import ModelPlace
+    from .sharing import Home
     from .types import Endpoint
 
 _SEVERITY = (State.CLOSED, State.HALF_OPEN, State.OPEN)
-
-
-class Home(Protocol):
-    """Where circuit state is shared between processes; see ``state``."""
-
-    def is_due(self, now: float) -> bool:
-        """Tell whether it is time to read and flush, at this monotonic moment in seconds."""
-
-    def exchange(self) -> None:
-        """Read and flush. Called by a driver, for a ``Sync``; may block, must not raise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +64,11 @@ class Router:
         self._owed: deque[Callable[[], None]] = deque()
         self._news: list[Event] = []
         self._woken: deque[Ticket] = deque()
-        self._places = {found.name: Place(found, random, self._news.append) for found in endpoints}
+        self.sharing = Sharing(self)
+        moved = self.sharing.moved if home.is_shared else _nobody_is_told
+        self._places = {
+            found.name: Place(found, random, self._news.append, moved) for found in endpoints
+        }
         self._targets = [
             Target(place.endpoint, place.endpoint.model) for place in self._places.values()
         ]
@@ -90,6 +86,18 @@ class Router:
 
     def place(self, endpoint: Endpoint) -> Place:
         return self._places[endpoint.name]
+
+    def hear(self, target: Target) -> Ticket | None:
+        """Begin to read what other processes know, where it is time or the model is a new one.
+
+        Returns:
+            What to wait with, None where there is nothing to wait for.
+        """
+        is_new = self.home.is_shared and target.model not in self.place(target.endpoint).models
+        if is_new:
+            with self.lock:
+                self.place(target.endpoint).model(target.model)
+        return self.home.hear(self.clock.monotonic(), at_once=is_new)
 
     def uniform(self, low: float, high: float) -> float:
         return low + (high - low) * self.random()
@@ -134,6 +142,22 @@ class Router:
         """
         while self._owed or self._news or self._woken:
             self._catch_up()
+        if self.sharing.untold:
+            self.home.wake()
+
+    def circuits(self) -> Iterator[Breaker]:
+        """Iterate over all circuits, under the lock."""
+        for place in self._places.values():
+            yield place.breaker
+            for found in place.models.values():
+                yield found.breaker
+
+    def circuit(self, name: str) -> Breaker | None:
+        """Return the circuit of this name, under the lock; None where there is none, or no more."""
+        endpoint, slash, model = name.partition("/")
+        place = self._places.get(endpoint)
+        found = place.models.get(model) if place is not None and slash else place
+        return None if found is None else found.breaker
 
     def named(self) -> Mapping[str, Target]:
         """Return the name of every circuit, with a target that must pass it.
@@ -191,8 +215,7 @@ class Router:
         with self.lock:
             if name in self._places:
                 self._places[name].cooldown_until = 0.0
-            for found in self._under(name):
-                found.reset(self.clock.monotonic())
+            self._want(name, Mode.AUTO)
         self.report()
 
     def set_mode(self, name: str, mode: Mode) -> None:
@@ -202,8 +225,7 @@ class Router:
             KeyError: there is no such endpoint.
         """
         with self.lock:
-            for found in self._under(name):
-                found.set_mode(mode)
+            self._want(name, mode)
             if mode is Mode.FORCED_OPEN:
                 self._send_away(name)
         self.report()
@@ -221,7 +243,7 @@ class Router:
             news = self._news.copy()
             self._news.clear()
             for event in news:
-                if isinstance(event, CircuitOpened):
+                if isinstance(event, CircuitOpened | CircuitFollowed):
                     self._send_away(event.circuit)
         while (ticket := self._next_woken()) is not None:
             self.call(ticket)
@@ -242,9 +264,21 @@ class Router:
         place = self._places[endpoint]
         return [place.model(model)] if slash else [*place.models.values()]
 
+    def _want(self, name: str, mode: Mode) -> None:
+        will = wanted(mode, self.clock.monotonic())
+        for found in self._under(name):
+            if self.home.is_shared:
+                self.sharing.want(found, will)
+            else:
+                will(found)
+
     def _under(self, name: str) -> Sequence[Breaker]:
         of_models = [found.breaker for found in self._models_under(name)]
         return of_models if "/" in name else [self._places[name].breaker, *of_models]
+
+
+def _nobody_is_told(circuit: Breaker) -> None:
+    """Take no note of a move: there are no other processes."""
 
 
 def _severity(found: Breaker) -> tuple[int, int]:

@@ -6,11 +6,11 @@ import math
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from ..errors import OllamaBridgeError, Overloaded, Timeout
+from ..errors import CircuitOpen, OllamaBridgeError, Overloaded, Timeout
 from .breaker import State
 from .limiter import Limiter
 from .outcome import Blame, blame
-from .places import refuse_open
+from .places import refusal_sentence, refuse_open
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -60,6 +60,7 @@ class Visit:
         "_rides",
         "_router",
         "admitted",
+        "is_probe",
         "target",
         "ticket",
     )
@@ -90,6 +91,7 @@ class Visit:
                     refuse_open(target, circuits, now)
                 self.target = target
                 self.admitted = False
+                self.is_probe = False
                 self._router = router
                 self._place = place
                 self._circuits = circuits
@@ -182,6 +184,29 @@ class Visit:
                     self._take(now, self._deadline.left(now))
         self._router.report()
 
+    def is_unconfirmed(self) -> bool:
+        """Tell whether this visit probes a circuit that others may probe too, for all it knows."""
+        if not self.is_probe:
+            return False
+        with self._router.lock:
+            return self._router.sharing.is_claim(self._circuits) or not self._is_admitted()
+
+    def stand_back(self) -> NoReturn:
+        """Leave the probe to whoever has it.
+
+        Raises:
+            CircuitOpen: always.
+        """
+        with self._router.lock:
+            self._release()
+        self._router.report()
+        raise CircuitOpen(
+            refusal_sentence(1.0),
+            endpoint=self.target.endpoint.name,
+            model=self.target.model,
+            retry_after=1.0,
+        )
+
     def excuse(self) -> None:
         """Hold no timeout against the endpoint from here on: the limit is the caller's own."""
         self._excused = True
@@ -241,6 +266,7 @@ class Visit:
         self._patience = left
         if self._permits is None and not self._rides:
             endpoint, model = self._circuits
+            self.is_probe = not (endpoint.passes and model.passes)
             self._permits = endpoint.admit(now, left), model.admit(now, left)
 
     def _overloaded(self, now: float) -> Overloaded:

@@ -8,12 +8,11 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, assert_never
 
-from ..core.actions import Emit, Finish, Open, Read, Send, Sleep, Sync, TransportFault, Wait
+from ..core.actions import Emit, Finish, Open, Read, Send, Sleep, TransportFault, Wait
 from ..core.types import Response
 
 if TYPE_CHECKING:
     from ..core.actions import Action, Flow
-    from ..core.routing import Home
     from ..core.types import Delta
     from .aiopool import AsyncTransport, Opened
 
@@ -23,11 +22,10 @@ T = TypeVar("T")
 class AsyncConversation:
     """Performs the actions of one flow, on one loop. Whatever is open is closed with ``close``."""
 
-    __slots__ = ("_home", "_opened", "_transport")
+    __slots__ = ("_opened", "_transport")
 
-    def __init__(self, transport: AsyncTransport, home: Home) -> None:
+    def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
-        self._home = home
         self._opened: Opened | None = None
 
     async def perform(self, action: Action) -> Any:
@@ -51,8 +49,6 @@ class AsyncConversation:
                 await asyncio.sleep(action.seconds)
             case Wait():
                 return await _wait(action)
-            case Sync():
-                await asyncio.to_thread(self._home.exchange)
             case Emit():
                 raise TypeError("what is emitted goes to the caller, see AsyncRun.advance()")
             case _:

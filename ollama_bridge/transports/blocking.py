@@ -16,7 +16,6 @@ from ..core.actions import (
     Read,
     Send,
     Sleep,
-    Sync,
     TransportFault,
     Wait,
 )
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from ..core.actions import Action, Flow
-    from ..core.routing import Home
     from ..core.types import Delta
     from .pool import BlockingTransport, Opened
 
@@ -37,9 +35,8 @@ T = TypeVar("T")
 class Conversation:
     """Performs the actions of one flow. Whatever is open is closed with ``close``."""
 
-    def __init__(self, transport: BlockingTransport, home: Home) -> None:
+    def __init__(self, transport: BlockingTransport) -> None:
         self._transport = transport
-        self._home = home
         self._opened: Opened | None = None
         self._exchange: Exchange | None = None
         self._alarm: SimpleQueue[None] | None = None
@@ -86,8 +83,6 @@ class Conversation:
                 self._wait(action.seconds)
             case Wait():
                 return self._wait_for(action)
-            case Sync():
-                self._home.exchange()
             case Emit():
                 raise TypeError("what is emitted goes to the caller, see drive()")
             case _:

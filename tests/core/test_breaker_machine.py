@@ -74,7 +74,7 @@ class BreakerMachine(RuleBasedStateMachine):
             assert self.breaker.state is State.HALF_OPEN
             self.prober = permit
             self.lease_end = self.now + min(left, LONGEST_LEASE) + LEASE_GRACE
-        return permit, permit.generation
+        return permit, permit.move
 
     @rule(held=consumes(permits), twice=st.booleans())
     def succeed(self, held: tuple[Permit, int], *, twice: bool) -> None:

@@ -10,7 +10,6 @@ from ollama_bridge.core.actions import (
     FaultKind,
     Send,
     Sleep,
-    Sync,
     TransportFault,
 )
 from ollama_bridge.core.breaker import BreakerPolicy, Mode, State
@@ -224,24 +223,6 @@ def test_the_slot_is_given_back_before_every_sleep() -> None:
     world.chat()
     assert seen == [0]
     assert place.model("m").limiter.in_flight == 0
-
-
-def test_shared_state_is_exchanged_when_it_is_due() -> None:
-    class Home:
-        exchanged = 0
-
-        def is_due(self, now: float) -> bool:
-            return now == 1000.0
-
-        def exchange(self) -> None:
-            self.exchanged += 1
-
-    world = World()
-    world.router.home = home = Home()
-    world.chat()
-    world.chat()
-    assert home.exchanged == 1
-    assert isinstance(world.actions[0], Sync)
 
 
 def test_an_answer_that_is_not_done_is_invalid_and_keeps_what_came() -> None:

@@ -17,7 +17,6 @@ from ollama_bridge.core.actions import (
     Read,
     Send,
     Sleep,
-    Sync,
     TransportFault,
     Wait,
 )
@@ -94,14 +93,14 @@ class World:
 
     endpoints: Iterable[Endpoint] = field(default_factory=lambda: [endpoint()])
     seconds: float = 0.1  # that each exchange takes
+    home: Any = field(default_factory=LocalHome)
+    time: FakeClock = field(default_factory=FakeClock)
 
     def __post_init__(self) -> None:
-        self.time = FakeClock()
         self.script: list[Step] = []
         self.default: Step = reply()
         self.actions: list[Action] = []
         self.events: list[Event] = []
-        self.home: Any = LocalHome()
         self.pending: list[object] = []
         self.on_sleep: Callable[[], None] = lambda: None
         self.router = Router(
@@ -166,8 +165,6 @@ class World:
                 if action.ticket.waits:
                     self.time.now = action.until
                 return action.ticket.granted
-            case Sync():
-                self.router.home.exchange()
             case Emit():
                 pass
         return None

@@ -17,7 +17,6 @@ from ollama_bridge.core.actions import (
     Flow,
     Read,
     Sleep,
-    Sync,
     TransportFault,
     Wait,
 )
@@ -30,22 +29,9 @@ from ollama_bridge.transports.pool import BlockingTransport
 from tests.core.virtual import World, endpoint
 
 
-class Home(LocalHome):
-    exchanged = 0
-
-    def exchange(self) -> None:
-        super().exchange()
-        self.exchanged += 1
-
-
 @pytest.fixture
-def home() -> Home:
-    return Home()
-
-
-@pytest.fixture
-def conversation(home: Home) -> Conversation:
-    return Conversation(BlockingTransport(1), home)
+def conversation() -> Conversation:
+    return Conversation(BlockingTransport(1))
 
 
 def granted() -> Ticket:
@@ -112,12 +98,6 @@ def test_who_was_sent_away_before_the_wait_began_does_not_wait(conversation: Con
     began = time.monotonic()
     assert perform(conversation, Wait(ticket, began + 60)) is False
     assert time.monotonic() - began < 30
-
-
-def test_shared_state_is_exchanged_at_its_home(conversation: Conversation, home: Home) -> None:
-    perform(conversation, Sync())
-    assert home.exchanged == 1
-    assert not home.is_due(time.monotonic())
 
 
 def test_a_sleep_lasts_as_long_as_it_says(conversation: Conversation) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 from ollama_bridge.core.actions import Send
 from ollama_bridge.core.protocol import VERSION
-from ollama_bridge.state.local import LocalHome
 from ollama_bridge.testing import FakeOllama
 from ollama_bridge.transports.blocking import Conversation
 from ollama_bridge.transports.pool import BlockingTransport
@@ -16,7 +15,7 @@ from tests.core.virtual import endpoint
 
 def ask(transport: BlockingTransport, server: FakeOllama, name: str) -> None:
     send = Send(endpoint(name, base_url=server.url), VERSION, time.monotonic() + 10)
-    conversation: Any = Conversation(transport, LocalHome())
+    conversation: Any = Conversation(transport)
     assert conversation.perform(send).status == 200
     conversation.close()
 

@@ -1,0 +1,76 @@
+"""Django's cache as the store where processes share what they know of circuits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.core.cache import caches
+from django.core.cache.backends.base import InvalidCacheBackendError
+from django.core.cache.backends.dummy import DummyCache
+from django.core.cache.backends.locmem import LocMemCache
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from django.core.cache.backends.base import BaseCache
+
+    from .conf import Settings
+
+_OF_ONE_PROCESS = LocMemCache, DummyCache
+
+
+class CacheStore:
+    """A cache of ``CACHES``, with a prefix before our keys. Each thread has a connection of its own."""
+
+    def __init__(self, alias: str, prefix: str) -> None:
+        self._alias = alias
+        self._prefix = f"{prefix}:circuit:"
+
+    def get_many(self, keys: Iterable[str]) -> Mapping[str, object]:
+        found = self._cache.get_many([self._prefix + key for key in keys])
+        return {key.removeprefix(self._prefix): value for key, value in found.items()}
+
+    def get(self, key: str) -> object:
+        return self._cache.get(self._prefix + key)
+
+    def add(self, key: str, value: str, seconds: int) -> bool:
+        return bool(self._cache.add(self._prefix + key, value, seconds))
+
+    def set(self, key: str, value: str, seconds: int) -> None:
+        self._cache.set(self._prefix + key, value, seconds)
+
+    def hang_up(self) -> None:
+        """Close this thread's connections, so that none goes stale."""
+        self._cache.close()
+        for connection in connections.all(initialized_only=True):
+            connection.close()
+            if connection.connection is not None:
+                # SQLite in memory, as in tests, where Django's own close() does nothing.
+                BaseDatabaseWrapper.close(connection)
+
+    @property
+    def _cache(self) -> BaseCache:
+        return caches[self._alias]
+
+
+def store_of(settings: Settings) -> CacheStore | None:
+    """Return where circuits are shared; None where ``CACHE`` is None, or of one process only.
+
+    Raises:
+        ImproperlyConfigured: there is no such cache.
+    """
+    if settings.CACHE is None:
+        return None
+    try:
+        cache = caches[settings.CACHE]
+    except InvalidCacheBackendError as error:
+        raise ImproperlyConfigured(
+            f"CACHE names {settings.CACHE!r}, which CACHES cannot give: {error} "
+            f"Type one of {', '.join(sorted(caches.settings))}, or None to share nothing."
+        ) from None
+    if isinstance(cache, _OF_ONE_PROCESS):
+        return None
+    return CacheStore(settings.CACHE, settings.CACHE_PREFIX)
