@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.core.cache import caches
 from django.core.cache.backends.base import InvalidCacheBackendError
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
+from django.core.cache.backends.redis import RedisCache
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -23,7 +24,7 @@ _OF_ONE_PROCESS = LocMemCache, DummyCache
 
 
 class CacheStore:
-    """A cache of ``CACHES``, with a prefix before our keys. Each thread has a connection of its own."""
+    """A cache of ``CACHES``, our keys behind a prefix. Each thread has a connection of its own."""
 
     def __init__(self, alias: str, prefix: str) -> None:
         self._alias = alias
@@ -44,7 +45,12 @@ class CacheStore:
 
     def hang_up(self) -> None:
         """Close this thread's connections, so that none goes stale."""
-        self._cache.close()
+        cache = self._cache
+        cache.close()
+        if isinstance(cache, RedisCache):  # whose close() does nothing
+            client: Any = cache._cache  # noqa: SLF001  # there is no other way to its connections
+            for pool in client._pools.values():  # noqa: SLF001  # the same
+                pool.disconnect()
         for connection in connections.all(initialized_only=True):
             connection.close()
             if connection.connection is not None:

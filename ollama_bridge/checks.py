@@ -14,7 +14,7 @@ from django.conf import settings
 from django.core import checks
 from django.utils.module_loading import import_string
 
-from . import conf
+from . import conf, witness
 
 TAG: Final = "ollama_bridge"
 ALLOW_ANY: Final = "rest_framework.permissions.AllowAny"
@@ -36,6 +36,8 @@ def register() -> None:
     checks.register(queue_without_limit, TAG)
     checks.register(sync_only_middleware, TAG, deploy=True)
     checks.register(asgi_without_aiohttp, TAG, deploy=True)
+    checks.register(cache_that_is_not_there, TAG)
+    checks.register(circuits_of_one_process, TAG, deploy=True)
 
 
 def unknown_settings(**_: object) -> list[checks.CheckMessage]:
@@ -167,6 +169,38 @@ def rest_framework_is_installed(**_: object) -> list[checks.CheckMessage]:
             "Django REST framework is not in INSTALLED_APPS, so the HTTP API may not work.",
             hint='Type "rest_framework" in INSTALLED_APPS.',
             id="ollama_bridge.W004",
+        )
+    ]
+
+
+def cache_that_is_not_there(**_: object) -> list[checks.CheckMessage]:
+    """E006: ``CACHE`` is none of ``CACHES``."""
+    alias = conf.examine().values.get("CACHE")
+    if alias is None or alias in settings.CACHES:
+        return []
+    known = ", ".join(f'"{each}"' for each in sorted(settings.CACHES))
+    return [
+        checks.Error(
+            f'CACHE names "{alias}", which is not in CACHES.',
+            hint=f"Type one of {known}, or None to share nothing between processes.",
+            id="ollama_bridge.E006",
+        )
+    ]
+
+
+def circuits_of_one_process(**_: object) -> list[checks.CheckMessage]:
+    """W009: a dead server is found out, and probed, by each process for itself."""
+    alias = conf.examine().values.get("CACHE")
+    if alias not in settings.CACHES or witness.sees(alias) is not False:
+        return []
+    return [
+        checks.Warning(
+            f'CACHES["{alias}"] is not shared between processes: each has circuits of its own.',
+            hint=(
+                "With several workers, use Redis, Memcached or a database there. With one process "
+                'type "CACHE": None.'
+            ),
+            id="ollama_bridge.W009",
         )
     ]
 

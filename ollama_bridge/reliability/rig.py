@@ -28,6 +28,7 @@ _OTHERWISE = {
     "retry_initial_delay": 0.01,
     "retry_max_delay": 0.02,
     "retry_delay": 0.02,
+    "cache": None,  # circuits that no process of the site sees
 }
 _GLANCE = 0.01
 

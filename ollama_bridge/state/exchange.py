@@ -8,6 +8,7 @@ of the store, so this holds on Redis, Memcached and a database alike.
 from __future__ import annotations
 
 import hashlib
+import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from .letters import Letter, decode, encode
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 KEPT: Final = 3600
 """Seconds for which the store keeps a generation: longer than any open time or lease."""
+
+_PAUSES: Final = 0.0, 0.01, 0.02
+"""Seconds before each try to add something: while others write, SQLite adds nothing at once."""
 
 
 class Store(Protocol):
@@ -36,6 +40,10 @@ class Store(Protocol):
 
     def hang_up(self) -> None:
         """Close what this thread has opened."""
+
+
+class KeepsNothingError(Exception):
+    """A store that answers, and is of no use: full, or read-only."""
 
 
 class Exchange:
@@ -75,17 +83,30 @@ class Exchange:
 
     def _tell(self, name: str, snapshot: Snapshot) -> None:
         head = self._key(name)
-        key = f"{head}:{snapshot.generation}"
         text = encode(Letter(self._sender, snapshot))
-        if not self._store.add(key, text, KEPT):
-            first = decode(self._store.get(key))
-            if first is None:  # it went away just now, or is of another version: next time
-                return
-            if first.sender != self._sender:
-                self._sharing.adopt(name, first.snapshot, instead=True)
-                return
+        first = self._claim(f"{head}:{snapshot.generation}", text)
+        if first is not None and first.sender != self._sender:
+            self._sharing.adopt(name, first.snapshot, instead=True)
+            return
         self._store.set(head, text, KEPT)
         self._sharing.told(name, snapshot.generation)
+
+    def _claim(self, key: str, text: str) -> Letter | None:
+        """Add a letter, and return the one that was there before it, if any.
+
+        Raises:
+            KeepsNothingError: the store neither takes it nor has another.
+        """
+        for pause in _PAUSES:
+            time.sleep(pause)
+            if self._store.add(key, text, KEPT):
+                return None
+            if (there := self._store.get(key)) is not None:
+                letter = decode(there)
+                if letter is None:  # nobody can read it, so nobody has been first
+                    self._store.set(key, text, KEPT)
+                return letter
+        raise KeepsNothingError
 
     def _repeat(self, head: str, name: str) -> None:
         """Tell again what the store has lost."""

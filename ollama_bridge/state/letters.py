@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+import math
+from typing import Final, NamedTuple
 
 from ..core.breaker import Mode, Snapshot, State
+
+_TYPES: Final = [str, int, str, float, bool, str, int, int, str]
 
 
 class Letter(NamedTuple):
@@ -21,25 +24,19 @@ def encode(letter: Letter) -> str:
 
 
 def decode(text: object) -> Letter | None:
-    """Read a letter; None where there is none, or one of another version."""
+    """Read a letter; None where there is none, or what no circuit can be."""
     if not isinstance(text, str):
         return None
     try:
-        sender, generation, state, seconds, leased, mode, openings, failures, error = json.loads(
-            text
-        )
-        return Letter(
-            str(sender),
-            Snapshot(
-                generation=int(generation),
-                state=State(state),
-                seconds=float(seconds),
-                leased=bool(leased),
-                mode=Mode(mode),
-                openings=int(openings),
-                failures=int(failures),
-                last_error=str(error),
-            ),
-        )
-    except (ValueError, TypeError):
+        sender, *parts = json.loads(text)
+        told = Snapshot(*parts)
+        if [type(part) for part in (sender, *parts)] != _TYPES or not _is_possible(told):
+            return None
+        return Letter(sender, told._replace(state=State(told.state), mode=Mode(told.mode)))
+    except (ValueError, TypeError, RecursionError):
         return None
+
+
+def _is_possible(told: Snapshot) -> bool:
+    counts = told.generation, told.openings, told.failures
+    return min(counts) >= 0 and 0.0 <= told.seconds < math.inf

@@ -8,6 +8,7 @@ what it knows, asks again after 1, 2, 4 … 30 seconds, and tells then what the 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
@@ -66,6 +67,7 @@ class SharedHome:
             self._thread.start()
         except RuntimeError as error:  # no more threads, or the interpreter is about to end
             self._fail(error)
+            self._deaf_until = math.inf
             self._known.set()
 
     def wait(self, seconds: float) -> None:
@@ -131,7 +133,8 @@ class SharedHome:
             for ticket in tickets:
                 if ticket is not None:
                     self._sharing.call(ticket)
-        self._hang_up()
+        self._deaf_until = math.inf  # whose call outlives the engine goes on alone
+        self._close()
 
     def _wait(self) -> list[Ticket | None]:
         """Return what was asked since, one thing at least unless it is time to try again."""
@@ -141,7 +144,7 @@ class SharedHome:
             tickets.append(self._asked.get(timeout=rest if rest > 0 else _IDLE))
         except Empty:
             if rest <= 0:
-                self._hang_up()
+                self._close()
                 tickets.append(self._asked.get())
         while not self._asked.empty():
             tickets.append(self._asked.get())
@@ -157,6 +160,12 @@ class SharedHome:
             self._recover()
         finally:
             self._busy_since = None
+
+    def _close(self) -> None:
+        try:
+            self._hang_up()
+        except Exception as error:  # noqa: BLE001  # it was to be thrown away anyway
+            logger.debug("A connection did not close: %s", type(error).__name__, extra=_NOTHING)
 
     def _fail(self, error: Exception) -> None:
         now = self._monotonic()

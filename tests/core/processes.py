@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ollama_bridge.core.limiter import Ticket
-from ollama_bridge.state.exchange import Exchange
+from ollama_bridge.state.exchange import Exchange, Store
 
 from .virtual import FakeClock, World, endpoint
 
@@ -30,7 +30,9 @@ class DictStore:
 
     def add(self, key: str, value: str, seconds: int) -> bool:  # noqa: ARG002
         self._do("add")
-        return self.values.setdefault(key, value) is value
+        is_new = key not in self.values
+        self.values.setdefault(key, value)
+        return is_new
 
     def set(self, key: str, value: str, seconds: int) -> None:  # noqa: ARG002
         self._do("set")
@@ -84,7 +86,7 @@ class Home:
         self.exchange.run()
 
 
-def process(store: DictStore, time: FakeClock, name: str, **facts: Any) -> World:
+def process(store: Store, time: FakeClock, name: str, **facts: Any) -> World:
     """Return a process of one endpoint, which shares its circuits in the store."""
     world = World([endpoint(**facts)], home=Home(), time=time)
     addresses = {"default": "http://default.test:11434"}
@@ -92,6 +94,6 @@ def process(store: DictStore, time: FakeClock, name: str, **facts: Any) -> World
     return world
 
 
-def two(store: DictStore | None = None, **facts: Any) -> tuple[World, World]:
+def two(store: Store | None = None, **facts: Any) -> tuple[World, World]:
     store, time = store or DictStore(), FakeClock()
     return process(store, time, "one", **facts), process(store, time, "two", **facts)

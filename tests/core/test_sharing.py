@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,7 @@ from ollama_bridge.core import exchanges
 from ollama_bridge.core.actions import Action, FaultKind, Flow, Send, Wait
 from ollama_bridge.core.breaker import Mode, State
 from ollama_bridge.core.events import CircuitFollowed, CircuitOpened
+from ollama_bridge.state.exchange import KeepsNothingError
 
 from .processes import DictStore, process, two
 from .virtual import FakeClock, reply
@@ -246,3 +248,46 @@ def test_an_opening_is_reported_by_who_found_it() -> None:
     other.home.run()
     assert [type(event) for event in one.events].count(CircuitOpened) == 1
     assert [type(event) for event in other.events].count(CircuitOpened) == 0
+
+
+def test_what_nobody_can_read_is_written_over() -> None:
+    store = DictStore()
+    one, other = two(store)
+    other.chat()
+    fail(one)
+    (newest,) = (key for key in store.values if key.endswith(":1"))
+    one.time.now += 5.1
+    store.values[newest[:-1] + "2"] = "garbage"
+    assert one.chat()
+    other.home.run()
+    assert state(one) == state(other) == (State.CLOSED, 3)
+
+
+class _Busy(DictStore):
+    """Keeps nothing for some time, and does not fail either: as SQLite while others write."""
+
+    times: float = math.inf
+
+    def add(self, key: str, value: str, seconds: int) -> bool:
+        self.times -= 1
+        return self.times < 0 and super().add(key, value, seconds)
+
+
+def test_a_store_that_keeps_nothing_is_one_that_fails() -> None:
+    one, _ = two(_Busy())
+    one.home.late = True
+    fail(one)
+    with pytest.raises(KeepsNothingError):
+        one.home.run()
+    assert one.router.sharing.untold
+
+
+def test_a_store_that_is_busy_is_asked_again_soon() -> None:
+    store = _Busy()
+    store.times = 2
+    one, other = two(store)
+    other.chat()
+    fail(one)
+    other.home.run()
+    assert state(one) == state(other) == (State.OPEN, 1)
+    assert not one.router.sharing.untold

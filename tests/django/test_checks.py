@@ -50,6 +50,12 @@ def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(variable)
 
 
+@pytest.fixture(autouse=True)
+def _no_witness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no other process be asked about the cache: that takes a second."""
+    monkeypatch.setattr("ollama_bridge.witness.sees", lambda _: None)
+
+
 def found(*, deploy: bool = False) -> dict[str, CheckMessage]:
     """Run the app's checks as ``manage.py check --tag ollama_bridge`` does; messages by id."""
     messages = django_checks.run_checks(tags=[checks.TAG], include_deployment_checks=deploy)
@@ -265,3 +271,28 @@ def test_what_concerns_security_is_tagged_so(settings: LazySettings) -> None:
     messages = django_checks.run_checks(tags=[django_checks.Tags.security])
 
     assert {message.id for message in messages} == {"ollama_bridge.E003", "ollama_bridge.W001"}
+
+
+def test_a_cache_that_does_not_exist_is_an_error_that_names_those_that_do(
+    settings: LazySettings,
+) -> None:
+    settings.OLLAMA_BRIDGE = {"CACHE": "redis"}
+
+    message = found()["E006"]
+
+    assert message.msg == 'CACHE names "redis", which is not in CACHES.'
+    assert message.hint == 'Type one of "default", or None to share nothing between processes.'
+
+
+@pytest.mark.parametrize(("seen", "ids"), [(False, ["W009"]), (True, []), (None, [])])
+def test_a_cache_that_other_processes_do_not_see_is_a_warning_for_production_only(
+    settings: LazySettings, monkeypatch: pytest.MonkeyPatch, seen: bool | None, ids: list[str]
+) -> None:
+    settings.OLLAMA_BRIDGE = {"MAX_CONCURRENCY": 1}
+    monkeypatch.setattr("ollama_bridge.witness.sees", lambda _: seen)
+
+    assert found() == {}
+    assert list(found(deploy=True)) == ids
+
+    settings.OLLAMA_BRIDGE = {"MAX_CONCURRENCY": 1, "CACHE": None}
+    assert found(deploy=True) == {}

@@ -224,7 +224,7 @@ class TestRefusals:
 
         assert (problem.name, problem.hint) == (str(key), "Remove it: it does nothing.")
 
-    @pytest.mark.parametrize("name", ["ENDPOINTS", "DEFER_TTL", "COOLDOWN_SECONDS", "CACHE"])
+    @pytest.mark.parametrize("name", ["ENDPOINTS", "DEFER_TTL", "COOLDOWN_SECONDS"])
     def test_names_whose_row_is_not_built_are_unknown(self, name: str) -> None:
         assert [each.kind for each in conf.problems({name: None})] == ["unknown"]
 

@@ -22,7 +22,6 @@ from ollama_bridge.core.actions import (
 )
 from ollama_bridge.core.limiter import Limiter, Ticket
 from ollama_bridge.core.types import Delta
-from ollama_bridge.state.local import LocalHome
 from ollama_bridge.transports import blocking
 from ollama_bridge.transports.blocking import Conversation, drive, finish
 from ollama_bridge.transports.pool import BlockingTransport

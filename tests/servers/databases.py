@@ -44,7 +44,14 @@ def migrated(database: Database) -> Database:
 
 @contextmanager
 def postgres_database() -> Iterator[Database]:
-    """Make a database on the PostgreSQL of this machine, which CI must have."""
+    """Make a database with all tables on the PostgreSQL of this machine."""
+    with empty_postgres() as database:
+        yield migrated(database)
+
+
+@contextmanager
+def empty_postgres() -> Iterator[Database]:
+    """Make an empty database on the PostgreSQL of this machine, which CI must have."""
     try:
         server = _connected()
     except Exception as error:
@@ -55,7 +62,7 @@ def postgres_database() -> Iterator[Database]:
     try:
         server.execute(f'CREATE DATABASE "{name}"')
         try:
-            yield migrated({**_POSTGRES, "NAME": name})
+            yield {**_POSTGRES, "NAME": name}
         finally:
             server.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
     finally:
