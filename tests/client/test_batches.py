@@ -270,7 +270,8 @@ def test_what_is_no_error_of_ours_ends_the_batch_at_once(
 
 
 INTERRUPTED = """
-import sys, threading
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests may ignore it
 import django
 from django.conf import settings
 settings.configure(INSTALLED_APPS=["ollama_bridge"], OLLAMA_BRIDGE={{"BASE_URL": {url!r}}})
