@@ -254,16 +254,22 @@ def test_what_is_no_error_of_ours_ends_the_batch_at_once(
     monkeypatch: pytest.MonkeyPatch,
     many_of: Many,
 ) -> None:
+    first = Held()
+    server.misbehave(first, when=asks(0))
     server.misbehave(faults.BlackHole(), when=asks(1, 2, 3))
     client = make_client(base_url=server.url, timeout=30)
 
     def fail(*_: object) -> None:
-        server.wait_for(lambda server: server.in_flight == 3)
         raise ZeroDivisionError
+
+    def let_go() -> None:
+        server.wait_for(lambda server: server.in_flight == 4)
+        first.let_go()
 
     monkeypatch.setattr("ollama_bridge.core.flow._reply", fail)
     started = time.monotonic()
-    with pytest.raises(ZeroDivisionError):
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ZeroDivisionError):
+        pool.submit(let_go)
         many_of(client, QUESTIONS)
     assert time.monotonic() - started < 10
     server.wait_for(lambda server: len(server.disconnects) == 3)
