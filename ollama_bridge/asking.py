@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
-from django.views.decorators.debug import sensitive_variables
-
 from .context import current_request_id
 from .core.flow import Call
 from .core.protocol import ChatRequest, messages_of, options_of
@@ -33,8 +31,6 @@ class ChatArguments(TypedDict, total=False):
     keep_alive: str | float | None
 
 
-# Of a coroutine Django's decorator hides the frame alone, not those of what it calls: so here too.
-@sensitive_variables()
 def call_of(
     settings: Settings,
     message: str,
@@ -98,7 +94,6 @@ def stream_of(
     )
 
 
-@sensitive_variables()
 def calls_of(
     settings: Settings, messages: Iterable[str], system_prompt: str | None, same: ChatArguments
 ) -> list[Call]:

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 
 _FIRST = 0.5  # the most seconds that a first call waits for what other processes know
 
+# Of a coroutine Django's decorator hides the frame alone, not those of what it calls.
+_hidden_call_of = sensitive_variables()(call_of)
+_hidden_calls_of = sensitive_variables()(calls_of)
+
 _clients: weakref.WeakSet[OllamaClient] = weakref.WeakSet()
 
 
@@ -184,7 +188,7 @@ class OllamaClient:
             ImproperlyConfigured: aiohttp is not installed.
         """
         engine = await self._arunning()
-        call = call_of(
+        call = _hidden_call_of(
             engine.settings,
             message,
             system_prompt,
@@ -363,7 +367,7 @@ class OllamaClient:
             ImproperlyConfigured: aiohttp is not installed.
         """
         engine = await self._arunning()
-        calls = calls_of(engine.settings, messages, system_prompt, same)
+        calls = _hidden_calls_of(engine.settings, messages, system_prompt, same)
         most = most_at_once(engine.settings, max_concurrency)
         return await aanswer_many(engine, calls, most, raise_on_error=raise_on_error)
 

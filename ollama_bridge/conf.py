@@ -80,7 +80,7 @@ class Settings:
     CHUNK_TIMEOUT: float = scalar(30.0, Number(above=0))
     MAX_CHUNKS: int | None = scalar(None, OrNone(Whole(at_least=1)))
     MAX_RESPONSE_BYTES: int = scalar(16 * MEBIBYTE, Whole(at_least=1))
-    # The pool.
+    # The pool. Async calls keep all connections that they needed for 30 seconds.
     POOL_CONNECTIONS: int = scalar(10, Whole(at_least=1))
     POOL_MAXSIZE: int = scalar(20, Whole(at_least=1))
     # Calls at once, of each model at each endpoint.

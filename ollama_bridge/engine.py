@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from .conf import Settings
+    from .core.actions import Flow
     from .core.events import Event
     from .core.flow import Call
     from .core.health import HealthReport
@@ -105,7 +106,7 @@ class Engine:
 
     def answer(self, call: Call, conversation: Conversation | None = None) -> ChatReply:
         """Answer a call in this thread; whoever has the conversation may cancel it."""
-        steps = flow.answer(self.router, call, exchanges.whole)
+        steps = self._begin(call, exchanges.whole)
         try:
             return finish(drive(steps, conversation or self.conversation()))
         except OllamaBridgeError as error:
@@ -113,7 +114,7 @@ class Engine:
 
     async def aanswer(self, call: Call) -> ChatReply:
         """Answer a call on this loop."""
-        steps = flow.answer(self.router, call, exchanges.whole)
+        steps = self._begin(call, exchanges.whole)
         try:
             return await run(steps, self._async_conversation())
         except OllamaBridgeError as error:
@@ -121,12 +122,11 @@ class Engine:
 
     def stream(self, call: Call, conversation: Conversation) -> Generator[Delta, None, ChatReply]:
         """Answer a call piece by piece, in the thread that asks for them."""
-        return drive(flow.answer(self.router, call, exchanges.streamed), conversation)
+        return drive(self._begin(call, exchanges.streamed), conversation)
 
     def astream(self, call: Call) -> AsyncRun[ChatReply]:
         """Answer a call piece by piece, on this loop."""
-        steps = flow.answer(self.router, call, exchanges.streamed)
-        return AsyncRun(steps, self._async_conversation())
+        return AsyncRun(self._begin(call, exchanges.streamed), self._async_conversation())
 
     def report(self, *, force: bool) -> HealthReport:
         return finish(drive(self._health.report(force=force), self.conversation()))
@@ -138,6 +138,7 @@ class Engine:
         return Conversation(self.transport)
 
     def stats(self) -> dict[str, Any]:
+        self._tidy()
         return self._stats.to_dict(self.router.load())
 
     def close(self) -> None:
@@ -162,6 +163,15 @@ class Engine:
         self._health.after_fork()
         if self._home is not None:
             self._home.after_fork()
+
+    def _begin(self, call: Call, exchange: flow.Exchange) -> Flow[ChatReply]:
+        self._tidy()
+        return flow.answer(self.router, call, exchange)
+
+    def _tidy(self) -> None:
+        """Free the slots that calls on closed loops still hold."""
+        if self.async_transport is not None:
+            self.async_transport.tidy()
 
     def _observe(self, event: Event) -> None:
         self._stats.note(event)

@@ -41,4 +41,4 @@ def sees(alias: str) -> bool | None:
         cache.delete(key)
     except Exception:  # noqa: BLE001  # settings made by hand, a cache that is down …
         return None
-    return seen
+    return bool(seen)

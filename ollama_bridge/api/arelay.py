@@ -29,9 +29,9 @@ class AsyncEvents:
         self._queue: asyncio.Queue[Item] = asyncio.Queue(events.MOST_QUEUED)
         self._task: asyncio.Task[None] | None = None
         self._latest = self._loop.time()  # when there was an event
-        self._pulse: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._first: Item | None = None
-        self._is_first = True
+        self._is_read = False
         self._is_over = False
 
     async def begin(self, patience: float) -> None:
@@ -48,6 +48,7 @@ class AsyncEvents:
             self._first = Item(events.HEARTBEAT)
         if self._first.error is not None:
             raise self._first.error
+        self._after(events.LEASE, self.stop)
 
     def __aiter__(self) -> Self:
         return self
@@ -59,7 +60,7 @@ class AsyncEvents:
             raise StopAsyncIteration
         try:
             item = await self._next()
-        except asyncio.CancelledError:  # the client has gone
+        except BaseException:  # the client has gone, or a database connection does not close
             self.stop()
             raise
         pieces = [item.told(self._ended)]
@@ -75,8 +76,8 @@ class AsyncEvents:
         self._is_over = True
         if self._task is not None:
             self._task.cancel()
-        if self._pulse is not None:
-            self._pulse.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._release()
 
     def close(self) -> None:
@@ -85,25 +86,28 @@ class AsyncEvents:
             self._loop.call_soon_threadsafe(self.stop)
 
     async def _next(self) -> Item:
-        if self._is_first:  # the middleware has been at work since, in a thread
-            self._is_first = False
-            await threads.release()
-            self._beat_after(events.HEARTBEAT_EVERY)
+        if not self._is_read:
+            self._is_read = True
+            self._after(events.HEARTBEAT_EVERY, self._beat)
+            await threads.release()  # the middleware has been at work since, in a thread
         item, self._first = self._first, None
         return await self._queue.get() if item is None else item
 
-    def _beat_after(self, seconds: float) -> None:
-        self._pulse = self._loop.call_later(seconds, self._beat)
+    def _after(self, seconds: float, act: Callable[[], None]) -> None:
+        """Set the only timer, to leave the stream or for a heartbeat."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, act)
 
     def _beat(self) -> None:
         """Send a heartbeat if there was silence; one timer serves many events."""
         left = self._latest + events.HEARTBEAT_EVERY - self._loop.time()
         if left > 0:
-            self._beat_after(left)
+            self._after(left, self._beat)
             return
         if self._queue.empty():
             self._queue.put_nowait(Item(events.HEARTBEAT))
-        self._beat_after(events.HEARTBEAT_EVERY)
+        self._after(events.HEARTBEAT_EVERY, self._beat)
 
     async def _pump(self) -> None:
         last = await self._last()
@@ -129,6 +133,7 @@ class ThreadedEvents:
         self._events = found
         # Of its own: those that a loop has are few, and silent streams would hold up all others.
         self._thread = ThreadPoolExecutor(1, "ollama_bridge events")
+        self._is_read = False
         self._is_closed = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -137,6 +142,9 @@ class ThreadedEvents:
     async def __anext__(self) -> bytes:
         if self._is_closed:
             raise StopAsyncIteration
+        if not self._is_read:
+            self._is_read = True
+            await threads.release()  # as above
         loop = asyncio.get_running_loop()
         data = await loop.run_in_executor(self._thread, next, self._events, b"")
         if not data:

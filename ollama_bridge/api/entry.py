@@ -24,7 +24,11 @@ _MARK: Final[Mapping[str, Any]] = vars(markcoroutinefunction(lambda: None))
 
 
 class DualView:
-    """Is async, and says so, wherever an event loop runs in the thread that asks; else sync."""
+    """Is async, and says so, wherever an event loop runs in the thread that asks; else sync.
+
+    Django asks for that before there is a request to look at. So its sync test client cannot be
+    used where a loop runs in the same thread, in a notebook say: there ``AsyncClient`` can.
+    """
 
     def __init__(
         self,

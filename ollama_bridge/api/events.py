@@ -5,11 +5,10 @@ Format: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from rest_framework.renderers import BaseRenderer
+from rest_framework.renderers import BaseRenderer, JSONRenderer
 
 from .errors import interrupted
 
@@ -29,6 +28,12 @@ FIRST_HEARTBEAT: float = 1.0
 """Seconds from one heartbeat to another under WSGI: what a client closed, fails at the second write
 only, for the first one makes it say so. Then there is quiet for ``HEARTBEAT_EVERY``."""
 
+LEASE: float = 10.0
+"""Seconds in which somebody must begin to read a stream, or it is left: Django drops a response
+unclosed if middleware fails after the view, or if under ASGI the client leaves then. Middleware
+takes milliseconds on its way out, a few seconds at worst (SQLite waits 5 for a lock); to cut off a
+reader who is late would be worse than a seat that stays taken for so long."""
+
 MOST_QUEUED: Final = 16
 """Events that wait for a slow reader; after them its upstream waits."""
 
@@ -41,8 +46,9 @@ HEADERS: Final[Mapping[str, str]] = {
     "X-Accel-Buffering": "no",  # nginx
 }
 
-_encode: Callable[[object], str] = json.JSONEncoder(
-    ensure_ascii=False, separators=(", ", ": ")
+# Of the response whose body the last event would else be: it knows dates, and lazy translations.
+_encode: Callable[[object], str] = JSONRenderer.encoder_class(
+    ensure_ascii=False, allow_nan=False, separators=(", ", ": ")
 ).encode
 
 logger = logging.getLogger(__name__)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 from contextvars import copy_context
-from queue import Empty, Queue
+from queue import Empty, Full, Queue
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from . import events
+from . import events, threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +45,7 @@ class Events:
         self._queue: Queue[Item] = Queue(events.MOST_QUEUED)
         self._first: Item | None = None
         self._patience = events.HEARTBEAT_EVERY
+        self._is_read = False
         self._is_over = False
 
     def begin(self, patience: float) -> None:
@@ -70,6 +71,8 @@ class Events:
 
     def __next__(self) -> bytes:
         """Return all events that wait, or a heartbeat after a silence."""
+        if not self._is_read:
+            self._begin_to_read()
         if self._is_over:
             self.close()
             raise StopIteration
@@ -92,6 +95,11 @@ class Events:
             self._queue.put_nowait(item)  # the pump has ended; a reader may still wait
         self._let_go()
 
+    def _begin_to_read(self) -> None:
+        with self._lock:
+            self._is_read = True
+        threads.hang_up()  # the middleware has been at work since, under WSGI in this thread
+
     def _next(self) -> Item:
         patience, self._patience = self._patience, events.HEARTBEAT_EVERY
         try:
@@ -104,7 +112,22 @@ class Events:
     def _pump(self) -> None:
         last = self._last()
         self._let_go()  # whatever the one who writes does with it, the call is over
-        self._queue.put(last)
+        self._put(last)
+
+    def _put(self, item: Item) -> None:
+        """Wait for room; leave the stream if nobody has begun to read it for a ``LEASE``.
+
+        A silent one that Django has dropped ends by its own timeouts.
+        """
+        try:
+            self._queue.put(item, timeout=None if self._is_read else events.LEASE)
+        except Full:
+            with self._lock:  # somebody may begin just now
+                self._is_over |= not self._is_read
+            if self._is_over:
+                self.close()
+            else:
+                self._queue.put(item)
 
     def _let_go(self) -> None:
         with self._lock:  # pump and writer may both come to it
@@ -114,7 +137,7 @@ class Events:
         try:
             for delta in self._stream:
                 if data := events.of_delta(delta):
-                    self._queue.put(Item(data))
+                    self._put(Item(data))
             if self._is_over:  # by close(): there is no reply, and nobody to read it
                 return Item(is_last=True)
             return Item(events.of_reply(self._ended, self._stream.reply), is_last=True)

@@ -55,6 +55,10 @@ logger = logging.getLogger(__name__)
 # RFC 9110 wants a challenge with a 401. No browser knows this one, so none opens a dialogue.
 _CHALLENGE = "Session"
 
+# What runs on the event loop around a handler that does. An override may ask the database, which is
+# for threads only.
+_AROUND_HANDLERS = ("finalize_response", "answered", "failed", "get_problem", "told")
+
 # Where the client sends one of these, it may itself be to blame for a request that is rejected.
 _CHOICES = frozenset({"model", "options", "system_prompt"})
 
@@ -86,7 +90,10 @@ class BridgeView(APIView):
         async def aview(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponseBase:
             self = cls(**initkwargs)
             self.setup(request, *args, **kwargs)
-            if (request.method or "").lower() in cls._native_methods():
+            # Under WSGI an async view may call this one too, but on a loop that ends with it: no
+            # stream could go on there.
+            methods = self.http_method_names if isinstance(request, ASGIRequest) else ()
+            if (request.method or "").lower() in cls._native_methods().intersection(methods):
                 return await self.adispatch(request, *args, **kwargs)
             return await sync_to_async(self.dispatch)(request, *args, **kwargs)
 
@@ -99,14 +106,20 @@ class BridgeView(APIView):
     def _native_methods(cls) -> frozenset[str]:
         """Return the methods whose ``a…`` twin may serve them on the event loop.
 
-        A subclass that overrides the sync one only is served by it, in a thread.
+        A subclass that overrides the sync one only, or what runs around it, is served in a thread.
         """
         if not threads.can_do_without() or _home(cls, "dispatch") is not BridgeView:
             return frozenset()
         return frozenset(
             name
             for name in cls.http_method_names
-            if hasattr(cls, f"a{name}") and issubclass(_home(cls, f"a{name}"), _home(cls, name))
+            if hasattr(cls, name)
+            and hasattr(cls, f"a{name}")
+            and all(
+                issubclass(_home(cls, f"a{name}"), _home(cls, each))
+                for each in (name, *_AROUND_HANDLERS)
+                if hasattr(cls, each)
+            )
         )
 
     def get_client(self) -> OllamaClient:
@@ -309,13 +322,16 @@ class HealthView(BridgeView):
     throttle_classes = ()
 
     def get(self, request: Request, *_: object, **__: object) -> Response:
-        return self._told(self.get_client().health_check(force=self.prepare(request)))
+        client, force = self.prepare(request)
+        return self._told(client.health_check(force=force))
 
-    async def aget(self, _request: Request, force: bool) -> Response:
-        return self._told(await self.get_client().ahealth_check(force=force))
+    async def aget(self, _request: Request, prepared: tuple[OllamaClient, bool]) -> Response:
+        client, force = prepared
+        return self._told(await client.ahealth_check(force=force))
 
-    def prepare(self, request: Request) -> bool:
-        return bool(self.staff) and request.query_params.get("force") == "1"
+    def prepare(self, request: Request) -> tuple[OllamaClient, bool]:
+        force = bool(self.staff) and request.query_params.get("force") == "1"
+        return self.get_client(), force
 
     def _told(self, report: HealthReport) -> Response:
         problem = None if report else _standstill(report)

@@ -22,10 +22,10 @@ T = TypeVar("T")
 class AsyncConversation:
     """Performs the actions of one flow, on one loop. Whatever is open is closed with ``close``."""
 
-    __slots__ = ("_opened", "_transport")
+    __slots__ = ("_opened", "transport")
 
     def __init__(self, transport: AsyncTransport) -> None:
-        self._transport = transport
+        self.transport = transport
         self._opened: Opened | None = None
 
     async def perform(self, action: Action) -> Any:
@@ -63,7 +63,7 @@ class AsyncConversation:
 
     async def _open(self, action: Send | Open) -> Opened:
         self.close()
-        self._opened = opened = await self._transport.open(action)
+        self._opened = opened = await self.transport.open(action)
         return opened
 
     async def _read(self, action: Read) -> bytes:
@@ -80,14 +80,19 @@ class AsyncConversation:
 
 
 class AsyncRun(Generic[T]):
-    """A flow under way. It and its conversation are closed at its end, and by ``close()``."""
+    """A flow under way on this loop.
 
-    __slots__ = ("_conversation", "_steps", "result")
+    It and its conversation are closed at its end, by ``close()``, and once the loop is closed.
+    """
+
+    __slots__ = ("_conversation", "_steps", "loop", "result")
     result: T
 
     def __init__(self, steps: Flow[T], conversation: AsyncConversation) -> None:
+        self.loop = asyncio.get_running_loop()
         self._steps = steps
         self._conversation = conversation
+        conversation.transport.enter(self)
 
     async def advance(self) -> Delta | None:
         """Perform until the flow emits something; at its end return None, and set ``result``.
@@ -119,7 +124,9 @@ class AsyncRun(Generic[T]):
         return None
 
     def close(self) -> None:
-        """Leave the flow where it is, on its own loop."""
+        """Leave the flow where it is: on its own loop, or in any thread once that is closed."""
+        if not self._conversation.transport.leave(self):
+            return
         try:
             self._conversation.close()  # before the slot is given back
         finally:

@@ -21,11 +21,13 @@ from .headers import headers_of
 if TYPE_CHECKING:
     from ..core.actions import Open, Send
     from ..core.types import Endpoint
+    from .aio import AsyncRun
     from .tls import TlsContexts
 
 FAILURES: Final = (aiohttp.ClientError, HttpProcessingError, OSError)
 
 _LARGE = 2**20  # bytes; aiohttp warns of larger bodies in one piece
+_NOTHING = -1  # in place of a count of bytes
 _SWITCHING = 101
 _NEVER = 1e9  # seconds; aiohttp rounds longer timeouts up to whole seconds
 
@@ -34,7 +36,7 @@ class Opened:
     """A response whose body is being read."""
 
     __slots__ = (
-        *("_alarm", "_alarm_at", "_exchange", "_is_waiting", "_lease", "_loop", "_response"),
+        *("_alarm", "_alarm_at", "_awaited", "_exchange", "_lease", "_loop", "_response"),
         "head",
     )
 
@@ -45,7 +47,7 @@ class Opened:
         self._loop = asyncio.get_running_loop()
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
-        self._is_waiting = False
+        self._awaited = _NOTHING
         self.head = Head(response.status, response.headers)
 
     async def read(self, until: float) -> bytes:
@@ -67,7 +69,7 @@ class Opened:
                 return data
             fault = fault_of(exc, self._exchange)
         finally:
-            self._is_waiting = False
+            self._awaited = _NOTHING
         raise fault
 
     async def whole(self, limit: int, until: float) -> bytes:
@@ -94,7 +96,7 @@ class Opened:
         ``asyncio.timeout`` for each would take longer than all else that is done for a piece.
         """
         left = self._exchange.left()
-        self._is_waiting = True
+        self._awaited = self._response.content.total_bytes
         if self._alarm is None or self._exchange.until < self._alarm_at:
             self._set_alarm(left)
 
@@ -106,12 +108,13 @@ class Opened:
 
     def _look(self) -> None:
         self._alarm = None
-        if not self._is_waiting:
-            return
+        content = self._response.content
+        if content.total_bytes != self._awaited:
+            return  # nobody waits, or it came while the loop was busy, and the reader is to go on
         try:
             self._set_alarm(self._exchange.left())
         except TimeoutError as error:
-            self._response.content.set_exception(error)
+            content.set_exception(error)
 
     def close(self) -> None:
         """Close the connection, unless the body was read to its end."""
@@ -125,11 +128,11 @@ class Opened:
     def abort(self) -> None:
         """Close the connection in any case."""
         unread = self._response.connection
-        self._response.close()
-        with suppress(RuntimeError):  # the loop is closed
-            if unread is not None:
-                unread.close()  # which aiohttp leaves to the collector then, and its warning
-            self._exchange.abort()
+        self._exchange.abort()
+        with suppress(RuntimeError):  # the loop is closed, and the reader waits for ever
+            self._response.close()
+        if unread is not None:
+            unread.close()  # which aiohttp leaves to the collector then, and its warning
         self._lease.end()
 
 
@@ -170,12 +173,16 @@ class AsyncLine:
 
 
 class AsyncTransport:
-    """The sessions of the process, by loop. Thread-safe, forgotten in a forked child."""
+    """The sessions of the process and the runs that use them, by loop.
+
+    Thread-safe, forgotten in a forked child.
+    """
 
     def __init__(self, tls: TlsContexts) -> None:
         self._tls = tls
         self._sessions: dict[asyncio.AbstractEventLoop, LoopSessions] = {}
         self._open: set[LoopSessions] = set()  # also those that were retired
+        self._runs: dict[asyncio.AbstractEventLoop, set[AsyncRun[Any]]] = {}
         self._lines: dict[str, AsyncLine] = {}
         self._closed = False
 
@@ -207,6 +214,33 @@ class AsyncTransport:
             return _checked(Opened(response, exchange, lease))
         raise fault
 
+    def enter(self, run: AsyncRun[Any]) -> None:
+        self._runs.setdefault(run.loop, set()).add(run)
+
+    def leave(self, run: AsyncRun[Any]) -> bool:
+        """Forget a run; to one caller only, say that it was known."""
+        try:
+            runs = self._runs[run.loop]
+            runs.remove(run)
+        except KeyError:
+            return False
+        if not runs:
+            self._runs.pop(run.loop, None)
+        return True
+
+    def tidy(self) -> None:
+        """From any thread, end what closed loops have left: not all finalise their generators.
+
+        Their runs would keep slots for ever, since what is pending there never goes on.
+        """
+        for sessions in list(self._open):
+            if sessions.loop.is_closed():
+                sessions.retire()
+        for loop in list(self._runs):
+            if loop.is_closed():
+                for run in list(self._runs.get(loop, ())):
+                    run.close()
+
     def close(self) -> None:
         """From any thread, have all sessions closed as soon as nobody uses them.
 
@@ -227,7 +261,7 @@ class AsyncTransport:
     def after_fork(self) -> None:
         for sessions in list(self._open):
             sessions.abandon()
-        self._open, self._sessions = set(), {}
+        self._open, self._sessions, self._runs = set(), {}, {}
 
     def forget(self, sessions: LoopSessions) -> None:
         """Forget sessions that were closed."""
@@ -244,9 +278,7 @@ class AsyncTransport:
         return self._lines.setdefault(endpoint.name, made)
 
     async def _begin(self) -> LoopSessions:
-        for sessions in list(self._open):
-            if sessions.loop.is_closed():  # without finalising its generators
-                sessions.retire()
+        self.tidy()
         sessions = await LoopSessions.begin(self)
         self._open.add(sessions)
         self._sessions[sessions.loop] = sessions
@@ -280,7 +312,8 @@ async def _once(
             request.method, line.url(request.path), data=body, **line.common
         )
     finally:
-        current.reset(token)
+        with suppress(ValueError):  # the collector ends this, in another context
+            current.reset(token)
 
 
 def _checked(opened: Opened) -> Opened:

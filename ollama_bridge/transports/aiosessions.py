@@ -9,6 +9,7 @@ import asyncio
 import socket
 import time
 import weakref
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
 _KEPT_FOR = 30.0  # seconds that an idle connection is kept
+_LONGEST_LINE = 65536  # bytes, of a head; as http.client has it
 
 
 class Exchange:
@@ -66,7 +68,8 @@ class Exchange:
         aiohttp would close it only after that, which a server that does not read never lets happen.
         """
         if self._transport is not None:
-            self._transport.abort()
+            with suppress(RuntimeError):  # the loop is closed
+                self._transport.abort()
 
 
 current: ContextVar[Exchange] = ContextVar("ollama_bridge.exchange")
@@ -222,4 +225,6 @@ def _session(*, force_close: bool) -> aiohttp.ClientSession:
         auto_decompress=False,
         raise_for_status=False,
         trust_env=False,
+        max_line_size=_LONGEST_LINE,
+        max_field_size=_LONGEST_LINE,
     )

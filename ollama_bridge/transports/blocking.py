@@ -58,7 +58,10 @@ class Conversation:
         return value
 
     def cancel(self) -> None:
-        """From any thread, let the thread that performs end at once, whatever it waits for."""
+        """From any thread, let the thread that performs end at once, whatever it waits for.
+
+        Only the system's search for the address of a name comes to its own end first.
+        """
         self._cancelled = True
         if self._alarm is not None:
             self._alarm.put(None)

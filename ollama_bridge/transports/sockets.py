@@ -8,8 +8,10 @@ exchange instead, and so do the connect, over all addresses of a host together, 
 from __future__ import annotations
 
 import io
+import os
 import queue
 import socket
+import ssl
 import threading
 import time
 from collections import deque
@@ -52,7 +54,17 @@ class Exchange:
     proxy and under TLS; ``received`` counts the bytes that came over it.
     """
 
-    __slots__ = ("_aborted", "_sock", "connect_timeout", "connected", "fresh", "received", "until")
+    __slots__ = (
+        "_aborted",
+        "_lock",
+        "_process",
+        "_sock",
+        "connect_timeout",
+        "connected",
+        "fresh",
+        "received",
+        "until",
+    )
 
     def __init__(self, until: float, connect_timeout: float, *, fresh: bool) -> None:
         self.until = until
@@ -61,6 +73,8 @@ class Exchange:
         self.connected = False
         self.received = 0
         self._aborted = False
+        self._lock = threading.RLock()  # the collector may abort whom it interrupts
+        self._process = os.getpid()
         self._sock: socket.socket | None = None
 
     def abort(self) -> None:
@@ -69,21 +83,29 @@ class Exchange:
         urllib3's ``HTTPResponse.shutdown()`` does so too, but only once there is a response, and
         the longest wait is the one for its first byte.
         """
-        self._aborted = True
-        self._shut(self._sock)
+        if os.getpid() != self._process:
+            return  # forked since: the parent still reads here, and may have held the lock
+        with self._lock:
+            self._aborted = True
+            self._shut()
 
     def use(self, sock: socket.socket) -> None:
         """Take note of the socket that serves the exchange from now on."""
-        self._sock = sock
-        if self._aborted:
-            self._shut(sock)
+        with self._lock:
+            self._sock = getattr(sock, "socket", sock)  # TLS inside TLS is none, but has one
+            if self._aborted:
+                self._shut()
 
-    @staticmethod
-    def _shut(sock: socket.socket | None) -> None:
-        if sock is not None:
+    def release(self) -> None:
+        """Forget the socket, which may serve another exchange from now on."""
+        with self._lock:
+            self._sock = None
+
+    def _shut(self) -> None:
+        if self._sock is not None:
             with suppress(OSError):  # it is closed, or was never connected
                 # Not SSLSocket's own, which takes TLS away under whoever is reading.
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
     def left(self) -> float:
         """Return the seconds left.
@@ -95,6 +117,17 @@ class Exchange:
         if left <= 0 or self._aborted:
             raise TimeoutError("deadline")
         return min(left, _LONGEST_WAIT)
+
+
+_serving = threading.local()  # .exchange: what the thread's request is for
+
+
+class HandshakeSocket(ssl.SSLSocket):
+    """Lets an abort end the handshake too: the bare socket is given up before it begins."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        _serving.exchange.use(self)
+        super().do_handshake(block)
 
 
 class ExchangeTimeout(Timeout):
@@ -225,7 +258,6 @@ class _DeadlineMixin(HTTPConnection):
             raise ConnectTimeoutError(self, "connect timed out") from exc
         finally:
             exchange.until, exchange.received = until, received  # what a proxy said is no reply
-        exchange.use(self.sock)
         self.sock = self._bounded(self.sock)
         exchange.connected = True
 
@@ -318,23 +350,21 @@ class _Stack:
 class _DeadlinePoolMixin(HTTPConnectionPool):
     QueueCls: Any = _Stack
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._current = threading.local()
-
     def urlopen(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
         # Between here and the connection urllib3 hands on nothing of ours, and for a tunnel it
         # connects before it looks at the timeout; but it stays in this thread.
-        self._current.exchange = kwargs["timeout"].exchange
+        _serving.exchange = kwargs["timeout"].exchange
         return super().urlopen(method, url, *args, **kwargs)
 
     def _get_conn(self, timeout: float | None = None) -> Any:
         conn: Any = super()._get_conn(timeout)
-        conn.serve(self._current.exchange)
+        conn.serve(_serving.exchange)
         return conn
 
     def _put_conn(self, conn: Any) -> None:
         """Keep a connection, or close it where enough are kept: without urllib3's warning."""
+        if conn is not None:
+            conn.exchange.release()  # an abort that comes later must not meet the next one's
         stack: Any = self.pool  # None once the pool is closed
         try:
             stack.put(conn)

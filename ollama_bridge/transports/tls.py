@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
+from .sockets import HandshakeSocket
+
 if TYPE_CHECKING:
     from ..core.types import Endpoint
 
@@ -40,6 +42,7 @@ def _context(verify: bool | str) -> ssl.SSLContext:
     context = ssl.create_default_context(
         cafile=None if folder else path, capath=path if folder else None
     )
+    context.sslsocket_class = HandshakeSocket
     if verify is False:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

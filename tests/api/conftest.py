@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.cache import cache
+from django.db.backends.sqlite3.base import DatabaseWrapper
 from rest_framework.test import APIClient
 
 from ollama_bridge import OllamaClient
@@ -26,6 +28,25 @@ def _counts_of_the_throttle_are_forgotten() -> Iterator[None]:
     cache.clear()
     yield
     cache.clear()
+
+
+@pytest.fixture(autouse=True)
+def _connections_of_threads_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Those to a database in memory: Django's own ``close()`` keeps them."""
+    wrappers: list[DatabaseWrapper] = []
+    connect = DatabaseWrapper.get_new_connection
+
+    def noted(self: DatabaseWrapper, params: Any) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            wrappers.append(self)
+        return connect(self, params)
+
+    monkeypatch.setattr(DatabaseWrapper, "get_new_connection", noted)
+    yield
+    for wrapper in wrappers:
+        if wrapper.connection is not None:
+            wrapper.connection.close()
+            wrapper.connection = None
 
 
 @pytest.fixture

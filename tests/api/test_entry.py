@@ -26,7 +26,7 @@ from ollama_bridge.api import threads, views
 from ollama_bridge.api.concurrency import calls_by_user
 from ollama_bridge.api.entry import DualView
 from ollama_bridge.api.views import ChatView, HealthView, LiveView
-from ollama_bridge.testing import FakeOllama
+from ollama_bridge.testing import FakeOllama, faults
 from tests.api import sse
 from tests.api.looped import HI, answered, request
 from tests.api.sites import EVENTS, JSON, wait_until
@@ -107,6 +107,52 @@ class TestASubclass:
         response = answered(SyncAgain.as_view(), request())
         assert response.headers["X-Served-By"] == "post"
 
+    @pytest.mark.parametrize("twin", [False, True], ids=["alone", "with apost"])
+    @pytest.mark.parametrize(
+        "hook", ["finalize_response", "answered", "failed", "get_problem", "told"]
+    )
+    def test_may_ask_the_database_in_what_runs_around_the_handler_unless_that_is_its_own(
+        self, fake_ollama: FakeOllama, hook: str, twin: bool
+    ) -> None:
+        ran_in: set[threading.Thread] = set()
+
+        def noting(self: Any, *args: object, **kwargs: object) -> Any:
+            ran_in.add(threading.current_thread())
+            return getattr(super(Noting, self), hook)(*args, **kwargs)
+
+        own = {hook: noting} | ({"apost": OfAsync.apost} if twin else {})
+        Noting: Any = type("Noting", (OfAsync,), own)  # noqa: N806  # it is a class
+
+        async def ask() -> list[str]:
+            response = await Noting.as_view()(request(EVENTS))
+            read = b"".join([piece async for piece in response])
+            await asyncio.to_thread(response.close)
+            return [event.name for event in sse.parse(read)]
+
+        assert asyncio.run(ask())[-1] == "done"
+        fake_ollama.misbehave(faults.CutStream(after=3))
+        assert asyncio.run(ask())[-1] == "error"
+        assert (threading.current_thread() in ran_in) is twin
+        assert ran_in
+
+    def test_with_an_async_method_and_no_sync_one_refuses_that_method_only(self) -> None:
+        class Odd(views.BridgeView):
+            permission_classes = (AllowAny,)
+
+            def get(self, _request: Request) -> Response:
+                return Response({"got": True})
+
+            async def apatch(self, _request: Request, _prepared: object) -> Response:
+                return Response({"patched": True})
+
+        factory: Any = AsyncRequestFactory()
+        assert answered(Odd.as_view(), factory.get("/")).data == {"got": True}
+        assert answered(Odd.as_view(), factory.patch("/")).status_code == 405
+
+    def test_may_be_left_without_a_method_by_as_view(self) -> None:
+        view = Marked.as_view(http_method_names=["options"])
+        assert answered(view, request()).status_code == 405
+
     def test_is_served_in_a_thread_without_aiohttp(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(threads, "find_spec", lambda _name: None)
         assert ChatView._native_methods() == frozenset()
@@ -139,6 +185,24 @@ class TestASubclass:
         assert time.monotonic() - began < 10  # no thread stays, not even until a heartbeat
         stepped.let_go()
         wait_until(lambda: not calls_by_user._began)
+
+    @pytest.mark.parametrize("view", [Marked, HealthView])
+    def test_may_ask_the_database_for_its_client(
+        self, fake_ollama: FakeOllama, view: type[views.BridgeView]
+    ) -> None:
+        ran_in: set[threading.Thread] = set()
+
+        class Own(view):  # type: ignore[misc, valid-type]
+            def get_client(self) -> OllamaClient:
+                ran_in.add(threading.current_thread())
+                client: OllamaClient = super().get_client()
+                return client
+
+        asked: Any = request() if view is Marked else AsyncRequestFactory().get("/")
+        assert answered(Own.as_view(), asked).data["success"] is True
+        assert ran_in
+        assert threading.current_thread() not in ran_in
+        assert fake_ollama.requests
 
     def test_may_have_a_client_of_its_own(self, fake_ollama: FakeOllama) -> None:
         with FakeOllama(models=["mistral"]) as other:

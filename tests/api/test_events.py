@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.utils.translation import gettext_lazy
+from rest_framework.renderers import JSONRenderer
 
 from ollama_bridge import ChatReply, errors
 from ollama_bridge.api import events
@@ -81,6 +86,19 @@ class TestTheEnd:
         assert ONE_EVENT.fullmatch(data)
         assert sse.parse(data) == [("done", Ended().answered(reply))]
         assert Ended().answered(reply)["response"] == "A\nliquid."
+
+    def test_is_encoded_as_that_body_would_be_whatever_a_project_adds(self) -> None:
+        class Adding(Ended):
+            def answered(self, reply: ChatReply) -> dict[str, Any]:
+                added = {"at": datetime(2026, 1, 2, 3, 4, tzinfo=UTC), "cost": Decimal("0.1")}
+                return super().answered(reply) | added | {"note": gettext_lazy("A")}
+
+        reply = ChatReply("A")
+
+        ((_, body),) = sse.parse(events.of_reply(Adding(), reply))
+
+        assert body == json.loads(JSONRenderer().render(Adding().answered(reply)))
+        assert body.keys() >= {"at", "cost", "note"}
 
     @pytest.mark.parametrize("truncated", [False, True])
     def test_says_truncated_only_where_it_is(self, truncated: bool) -> None:

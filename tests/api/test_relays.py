@@ -8,16 +8,19 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from django.db import OperationalError
 
 from ollama_bridge import errors
-from ollama_bridge.api import events
+from ollama_bridge.api import events, threads
 from ollama_bridge.api.relay import Item
 from ollama_bridge.core.types import Delta
 from tests.api import sse
-from tests.api.relays import LONGEST, RELAYS, Relay, SyncRelay, ThreadedRelay
+from tests.api.relays import LONGEST, RELAYS, AsyncRelay, Relay, SyncRelay, ThreadedRelay
 from tests.api.test_events import Ended
 
 CANARY = "heliotrope-armadillo"
+
+SHORT = 0.05
 
 A = Delta("A")
 LIQUID = Delta(" liquid.")
@@ -190,6 +193,43 @@ class TestSilence:
             assert sse.texts(sse.parse(waiting.result(LONGEST))) == " liquid."
 
 
+class TestALease:
+    @pytest.fixture(autouse=True)
+    def _short(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(events, "LEASE", SHORT)
+
+    def test_ends_a_stream_that_nobody_reads(self, relay: Relay) -> None:
+        """As Django does with the response of a client that left while middleware was at work."""
+        relay.feed(*[A] * 200)
+        relay.begin()
+        assert relay.left.reaches(1)
+        assert relay.released.reaches(1)
+        assert relay.read() == b""
+
+    @pytest.mark.parametrize("kind", [SyncRelay, ThreadedRelay], ids=lambda kind: kind.name)
+    def test_ends_a_pump_that_has_only_the_end_left_to_hand_on(self, relay: Relay) -> None:
+        relay.feed(*[A] * (1 + events.MOST_QUEUED), None)
+        relay.begin()
+        assert relay.left.reaches(1)
+
+    def test_is_over_once_somebody_reads_however_slowly(self, relay: Relay) -> None:
+        relay.feed(*[A] * 200, None)
+        relay.begin()
+        read = relay.read()
+        assert not relay.left.reaches(1, within=4 * SHORT)
+        assert sse.texts(sse.parse(read) + _rest(relay)) == "A" * 200
+
+    def test_is_as_long_as_somebody_may_be_late(
+        self, kind: type[Relay], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(events, "LEASE", LONGEST)
+        with kind() as relay:
+            relay.feed(*[A] * 200, None)
+            relay.begin()
+            assert not relay.left.reaches(1, within=4 * SHORT)
+            assert [event.name for event in _rest(relay)][-1] == "done"
+
+
 class TestTheSeat:
     def test_is_kept_while_the_stream_goes_on(self, relay: Relay) -> None:
         relay.feed(A)
@@ -232,15 +272,16 @@ class TestLeaving:
         assert relay.left.reaches(1)
         assert relay.read() == b""
 
+    @pytest.mark.parametrize("kind", [SyncRelay, ThreadedRelay], ids=lambda kind: kind.name)
     def test_while_the_writer_waits_ends_its_wait(self, relay: Relay) -> None:
+        """Under ASGI the server cancels the one who waits."""
         relay.feed(A)
         relay.begin()
         relay.read()
         with ThreadPoolExecutor(1) as thread:
             waiting = thread.submit(relay.read)
             relay.close()
-            if relay.name != "async":  # there the server cancels the one who waits
-                assert waiting.result(events.HEARTBEAT_EVERY / 2) == b""
+            assert waiting.result(events.HEARTBEAT_EVERY / 2) == b""
             relay.feed(None)
         assert relay.left.reaches(1)
 
@@ -259,6 +300,21 @@ class TestLeaving:
         for _ in range(3):
             relay.close()
         assert relay.read() == b""
+
+    def test_because_a_database_connection_does_not_close_frees_the_seat(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def fail() -> None:
+            raise OperationalError
+
+        monkeypatch.setattr(threads, "release", fail)
+        with AsyncRelay() as relay:
+            relay.feed(A)
+            relay.begin()
+            with pytest.raises(OperationalError):
+                relay.read()
+            assert relay.left.reaches(1)
+            assert relay.released.reaches(1)
 
     def test_writes_nothing_into_the_log(
         self, relay: Relay, caplog: pytest.LogCaptureFixture

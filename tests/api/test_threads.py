@@ -16,9 +16,10 @@ from asgiref.sync import (
     sync_to_async,
 )
 from django.contrib.auth.models import User
-from django.db import connections
+from django.db import connections, transaction
 from django.db.backends.sqlite3.base import DatabaseWrapper
 from django.test import RequestFactory
+from django.utils.deprecation import MiddlewareMixin
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import AllowAny, BasePermission
 
@@ -32,6 +33,7 @@ from tests.api.stepped import Stepped
 from tests.net.held import Held
 
 if TYPE_CHECKING:
+    from django.http.response import HttpResponseBase
     from rest_framework.request import Request
 
 Configure = Callable[..., None]
@@ -101,7 +103,12 @@ class TestAThreadIsReleased:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         closed: list[threading.Thread] = []
-        monkeypatch.setattr(threads, "hang_up", lambda: closed.append(threading.current_thread()))
+
+        def hang_up() -> bool:
+            closed.append(threading.current_thread())
+            return True
+
+        monkeypatch.setattr(threads, "hang_up", hang_up)
 
         async def request() -> list[threading.Thread]:
             async with ThreadSensitiveContext():
@@ -131,6 +138,19 @@ class TestAThreadIsReleased:
 
     def test_and_nothing_is_done_where_no_request_has_one(self) -> None:
         asyncio.run(threads.release())
+
+
+class Transacting(MiddlewareMixin):
+    """Keeps a transaction open from the request to its response."""
+
+    def process_request(self, request: Any) -> None:
+        request.transaction = transaction.atomic()
+        request.transaction.__enter__()
+        User.objects.create(username="ada")
+
+    def process_response(self, request: Any, response: HttpResponseBase) -> HttpResponseBase:
+        request.transaction.__exit__(None, None, None)
+        return response
 
 
 class Members(BasePermission):
@@ -227,6 +247,15 @@ class TestTheDatabase:
         assert sse.parse(b"".join(response))[-1].name == "done"
         assert id(connections["default"]) not in closed
         assert User.objects.count() == 1
+
+    @pytest.mark.django_db(transaction=True)
+    @pytest.mark.parametrize("headers", [JSON, EVENTS], ids=["chat", "stream"])
+    def test_keeps_what_middleware_writes_in_a_transaction(
+        self, site: Site, settings: Any, headers: Mapping[str, str]
+    ) -> None:
+        settings.MIDDLEWARE = [f"{__name__}.Transacting", *settings.MIDDLEWARE]
+        assert site.post(headers=headers).rest()
+        assert User.objects.filter(username="ada").exists()
 
     @pytest.mark.django_db(transaction=True)
     def test_is_hung_up_outside_one(self, monkeypatch: pytest.MonkeyPatch) -> None:

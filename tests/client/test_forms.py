@@ -7,6 +7,7 @@ import pickle
 import socket
 import ssl
 import time
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import pytest
 from ollama_bridge import (
     CircuitOpen,
     ConnectionFailed,
+    InvalidReply,
     OllamaBridgeError,
     Overloaded,
     RateLimited,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ollama_bridge import OllamaClient
+    from ollama_bridge.testing.exchange import Exchange
     from ollama_bridge.testing.faults import Fault
     from ollama_bridge.testing.recorded import RecordedRequest
     from tests.conftest import MakeClient
@@ -190,6 +193,31 @@ def test_it_does_not_matter_where_the_network_cuts(
     with FakeOllama(answer=answer) as server:
         server.misbehave(faults.Resplit(size))
         assert form.ask(make_client(base_url=server.url)) == answer
+
+
+@dataclass(frozen=True)
+class LongHeader:
+    """An honest answer under a header of so many bytes."""
+
+    size: int
+
+    async def reply(self, exchange: Exchange) -> None:
+        long = ("Content-Security-Policy", "x" * self.size)
+        await exchange.send(replace(exchange.honest(), headers=(long,)))
+
+
+def test_headers_may_be_as_long_as_proxies_make_them(
+    form: Form, fake_ollama: FakeOllama, make_client: MakeClient
+) -> None:
+    fake_ollama.misbehave(LongHeader(60_000))
+    assert form.ask(make_client())
+
+
+def test_a_header_without_end_is_no_http(
+    form: Form, fake_ollama: FakeOllama, make_client: MakeClient
+) -> None:
+    fake_ollama.misbehave(LongHeader(70_000))
+    assert type(form.fail(make_client())) is InvalidReply
 
 
 # A wrong argument.

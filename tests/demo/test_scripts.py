@@ -240,18 +240,23 @@ class TestOutcomes:
 class TestWhatATabRemembers:
     def test_calls_an_answer_whole_only_where_it_was(self, run: Run) -> None:
         turns = run("""
+            import { problemOf } from "./outcomes.js";
             import { revived, turnOf } from "./turns.js";
+            import { SAY } from "./words.js";
             tell([
               { ...turnOf("a", 1), answer: "whole", isDone: true, facts: "1 s" },
               { ...turnOf("b", 1), answer: "hal", stage: "writing" },
               { ...turnOf("c", 1), stage: "waiting" },
+              { ...turnOf("d", 1), answer: "hal", problem: problemOf(SAY.stoppedHere) },
             ].map(revived).map(({ answer, problem, stage }) => (
               [answer, problem?.sentence ?? "", stage])));
         """)
+        stopped = "You stopped the answer here. It will not be part of later questions."
         assert turns == [
             ["whole", "", ""],
             ["hal", "The answer broke off here.", ""],
             [None, "This question has no answer yet.", ""],
+            ["hal", stopped, ""],
         ]
 
 

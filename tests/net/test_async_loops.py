@@ -39,6 +39,10 @@ def nothing_open(server: FakeOllama) -> bool:
     return server.open_connections == 0
 
 
+def nothing_in_flight(server: FakeOllama) -> bool:
+    return server.in_flight == 0
+
+
 async def until(server: FakeOllama, predicate: Callable[[FakeOllama], bool]) -> None:
     await asyncio.to_thread(server.wait_for, predicate)
 
@@ -98,6 +102,137 @@ def test_a_loop_that_was_closed_without_finalising_is_tidied_up_by_the_next(
     fake_ollama.wait_for(nothing_open)
     assert sessions_of(client) == set()
     gc.collect()
+
+
+# What is pending on a loop that is closed never goes on. Nobody tells of it.
+
+LEFT = "What is left?"
+
+
+async def in_the_head(client: OllamaClient, server: FakeOllama) -> Any:
+    server.misbehave(faults.BlackHole(), when=when.prompt(LEFT))
+    call = asyncio.create_task(client.achat(LEFT))
+    await until(server, lambda server: server.in_flight == 1)
+    return call
+
+
+async def in_the_body(client: OllamaClient, server: FakeOllama) -> Any:
+    server.misbehave(faults.StallStream(after=1), when=when.prompt(LEFT))
+    chunks = client.astream(LEFT)
+    assert await anext(chunks)
+
+    async def read() -> None:
+        await anext(chunks)
+
+    call = asyncio.create_task(read())
+    await asyncio.sleep(0)
+    return call
+
+
+async def between_two_pieces(client: OllamaClient, server: FakeOllama) -> Any:
+    server.misbehave(faults.StallStream(after=1), when=when.prompt(LEFT))
+    chunks = client.astream(LEFT)
+    assert await anext(chunks)
+    return chunks
+
+
+async def in_the_queue(client: OllamaClient, server: FakeOllama) -> Any:
+    first = await in_the_head(client, server)
+    second = asyncio.create_task(client.achat(LEFT))
+    await asyncio.sleep(0)
+    assert client.get_stats()["waiting"] == 1
+    return first, second
+
+
+async def astream(client: OllamaClient) -> str:
+    async with client.astream(PROMPT) as chunks:
+        return "".join([chunk async for chunk in chunks])
+
+
+def stream(client: OllamaClient) -> str:
+    with client.stream(PROMPT) as chunks:
+        return "".join(chunks)
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What goes wrong where nobody can be told."""
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda this: told.append(this.exc_value))
+    return told
+
+
+def leave_pending(client: OllamaClient, server: FakeOllama, pending: Callable[..., Any]) -> Any:
+    """Return what holds what is pending, its loop closed."""
+    loop = asyncio.new_event_loop()
+    left = loop.run_until_complete(pending(client, server))
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+    return left
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.chat(PROMPT),
+        lambda client: asyncio.run(client.achat(PROMPT)),
+        stream,
+        lambda client: asyncio.run(astream(client)),
+    ],
+    ids=["chat", "achat", "stream", "astream"],
+)
+@pytest.mark.parametrize("pending", [in_the_head, in_the_body, between_two_pieces, in_the_queue])
+def test_a_call_that_is_left_on_a_closed_loop_takes_no_slot_from_the_next(
+    fake_ollama: FakeOllama,
+    make_client: MakeClient,
+    told: list[object],
+    pending: Callable[..., Any],
+    ask: Callable[[OllamaClient], str],
+) -> None:
+    client = make_client(max_concurrency=1, max_waiting=1 if pending is in_the_queue else 0)
+    left = leave_pending(client, fake_ollama, pending)
+    assert ask(client)
+    assert (client.get_stats()["in_flight"], client.get_stats()["waiting"]) == (0, 0)
+    fake_ollama.wait_for(nothing_in_flight)
+    assert client.circuit_breaker.failures == 0
+    del left
+    gc.collect()
+    assert told == []
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.parametrize("pending", [in_the_head, in_the_body, between_two_pieces, in_the_queue])
+def test_nor_is_it_counted_as_in_flight(
+    fake_ollama: FakeOllama,
+    make_client: MakeClient,
+    told: list[object],
+    pending: Callable[..., Any],
+) -> None:
+    client = make_client(max_concurrency=1)
+    leave_pending(client, fake_ollama, pending)
+    gc.collect()
+    assert (client.get_stats()["in_flight"], client.get_stats()["waiting"]) == (0, 0)
+    fake_ollama.wait_for(nothing_open)
+    assert sessions_of(client) == set()
+    gc.collect()
+    assert told == []
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_nor_where_the_generators_of_its_loop_were_finalised(
+    fake_ollama: FakeOllama, make_client: MakeClient
+) -> None:
+    client = make_client(max_concurrency=1, max_waiting=0)
+
+    async def pending(*_: Any) -> Any:
+        chunks = await between_two_pieces(client, fake_ollama)
+        await asyncio.get_running_loop().shutdown_asyncgens()
+        return chunks
+
+    left = leave_pending(client, fake_ollama, pending)
+    assert client.chat(PROMPT)
+    assert left.text
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

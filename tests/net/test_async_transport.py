@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ import pytest
 
 from ollama_bridge import InvalidReply, OllamaClient, Timeout
 from ollama_bridge.testing import FakeOllama, faults, when
+from ollama_bridge.testing.faults.stream import split
 from tests.client.test_wire import (  # noqa: F401  # collected here too
     secure,
     test_a_base_url_may_have_a_path,
@@ -54,6 +57,7 @@ from tests.client.test_wire import (  # noqa: F401  # collected here too
     test_without_verification_any_certificate_will_do,
 )
 from tests.net import otherforms
+from tests.net.held import Held
 from tests.net.rawserver import RawServer, read_request
 from tests.net.test_deadlines import (  # noqa: F401  # collected here too
     test_a_connect_ends_with_the_deadline_too,
@@ -74,6 +78,8 @@ from tests.net.test_deadlines import (  # noqa: F401  # collected here too
 )
 
 if TYPE_CHECKING:
+    from ollama_bridge.streams import AsyncChatStream
+    from ollama_bridge.testing.exchange import Exchange
     from tests.conftest import MakeClient
 
 
@@ -211,3 +217,67 @@ def test_a_server_that_breaks_while_many_wait_fails_each_of_them_once(
 
     ended = asyncio.run(go())
     assert {getattr(error, "code", "") for error in ended} == {"connection_failed"}
+
+
+def test_a_burst_leaves_its_connections_to_the_next(fake_ollama: FakeOllama) -> None:
+    async def at_once(client: OllamaClient) -> None:
+        held = Held()
+        fake_ollama.behave()
+        fake_ollama.misbehave(held)
+        calls = [asyncio.create_task(client.achat("What is water?")) for _ in range(8)]
+        await until(fake_ollama, lambda server: server.in_flight == 8)
+        held.let_go()
+        await asyncio.gather(*calls)
+
+    async def go() -> None:
+        async with OllamaClient(base_url=fake_ollama.url, pool_maxsize=3) as client:
+            await at_once(client)
+            await at_once(client)
+            assert fake_ollama.connections == 8  # POOL_MAXSIZE is for calls that are not async
+
+    asyncio.run(go())
+
+
+class OneByOne:
+    """Sends the first piece of a stream, and each further one when the test says so."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Semaphore(0)
+        self.sent = threading.Semaphore(0)
+
+    async def reply(self, exchange: Exchange) -> None:
+        first, others = split(exchange.honest(), 1)
+        await exchange.send_parts(first)
+        for part in others:
+            while not self.asked.acquire(blocking=False):
+                await exchange.sleep(0.002)
+            exchange.write(exchange.framing.part(first, part))
+            await exchange.drain()
+            self.sent.release()
+        await exchange.send_rest(first, ())
+
+
+def test_what_came_while_the_loop_was_busy_is_no_silence() -> None:
+    slowly = OneByOne()
+
+    async def go(server: FakeOllama) -> None:
+        async with OllamaClient(base_url=server.url, chunk_timeout=0.3) as client:
+            async with client.astream("What is water?") as chunks:
+                text: str = await anext(chunks)
+                reading = asyncio.create_task(read(chunks))
+                await asyncio.sleep(0)  # it waits now, and no longer than CHUNK_TIMEOUT
+                slowly.asked.release()
+                slowly.sent.acquire()  # which holds up the loop
+                time.sleep(0.3)  # noqa: ASYNC251  # still
+                slowly.asked.release(3)
+                text += await reading
+            assert text == "Water is wet."
+            assert client.get_stats()["errors"] == {}
+
+    with FakeOllama(answer="Water is wet.") as server:
+        server.misbehave(slowly)
+        asyncio.run(go(server))
+
+
+async def read(chunks: AsyncChatStream) -> str:
+    return "".join([chunk async for chunk in chunks])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import threading
 import time
 import tracemalloc
@@ -19,10 +20,14 @@ from ollama_bridge.core.types import Delta
 from ollama_bridge.testing import FakeOllama, faults
 from tests.net.endless import Endless
 from tests.net.held import Held
-from tests.net.rawserver import ConnectBlackHole
+from tests.net.proxies import ConnectProxy
+from tests.net.rawserver import ConnectBlackHole, RawServer
 from tests.net.test_deadlines import MISS, late
 
 if TYPE_CHECKING:
+    import ssl
+    from pathlib import Path
+
     from tests.conftest import MakeClient
 
 PROMPT = "What is water?"
@@ -394,6 +399,52 @@ def test_a_close_from_another_thread_ends_a_connect_that_hangs(make_client: Make
         assert reading.result() == []
         assert time.monotonic() - closed < AT_ONCE
     is_neutral(client)
+
+
+def test_a_close_from_another_thread_ends_a_handshake_that_hangs(make_client: MakeClient) -> None:
+    greeted = threading.Event()
+
+    def serve(sock: socket.socket) -> None:
+        if sock.recv(1):
+            greeted.set()
+            silent.stopping.wait(30)
+
+    with RawServer(serve) as silent, ThreadPoolExecutor(1) as threads:
+        client = make_client(base_url=f"https://{silent.host}:{silent.port}", connect_timeout=5)
+        chunks = client.stream(PROMPT)
+        reading = threads.submit(list, chunks)
+        assert greeted.wait(10)
+        closed = time.monotonic()
+        chunks.close()
+        assert reading.result() == []
+        assert time.monotonic() - closed < AT_ONCE
+    is_neutral(client)
+
+
+def test_a_close_from_another_thread_ends_a_reader_behind_tls_inside_tls(
+    make_client: MakeClient, server_tls: ssl.SSLContext, ca_file: Path
+) -> None:
+    with (
+        FakeOllama(answer=ANSWER, tls=server_tls) as server,
+        ConnectProxy(server.port, tls=server_tls) as proxy,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        client = make_client(
+            base_url="https://ollama.internal", proxy=proxy.url, verify_ssl=str(ca_file)
+        )
+        assert client.chat("The connection is kept.")
+        server.misbehave(faults.BlackHole())
+        for _ in range(2):
+            chunks = client.stream(PROMPT)
+            reading = threads.submit(list, chunks)
+            server.wait_for(lambda server: server.in_flight == 1)
+            closed = time.monotonic()
+            chunks.close()
+            assert reading.result() == []
+            assert time.monotonic() - closed < AT_ONCE
+            server.wait_for(lambda server: server.in_flight == 0)
+        assert [request.turn for request in server.chats] == [1, 2, 1]
+        server.wait_for(lambda server: len(server.disconnects) == 2)
 
 
 def test_so_it_does_while_the_connect_hangs(make_client: MakeClient) -> None:

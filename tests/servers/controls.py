@@ -6,24 +6,58 @@ import json
 import os
 import threading
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth import login
 from django.contrib.auth.models import User
 from django.core.signals import setting_changed
-from django.db import transaction
-from django.http import HttpResponse, JsonResponse
+from django.db import connection, transaction
+from django.db.backends.signals import connection_created
+from django.dispatch import receiver
+from django.http import Http404, HttpResponse, JsonResponse
+from django.utils.deprecation import MiddlewareMixin
 
 from ollama_bridge import ollama_client
 from ollama_bridge.api import events
 from ollama_bridge.api.concurrency import calls_by_user
 
+from .running import BOUND
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from django.db.backends.base.base import BaseDatabaseWrapper
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
+
+_databases: WeakSet[BaseDatabaseWrapper] = WeakSet()
+_held: list[HttpResponseBase] = []
+_let_go = threading.Event()
+
+
+@receiver(connection_created)
+def _note(connection: BaseDatabaseWrapper, **_: object) -> None:
+    _databases.add(connection)
+
+
+class WayOut(MiddlewareMixin):
+    """Does with a response what ``way_out`` of its request asks for: lose it, hold it, ask."""
+
+    def process_response(
+        self, request: HttpRequest, response: HttpResponseBase
+    ) -> HttpResponseBase:
+        match request.GET.get("way_out"):
+            case "lost":
+                raise Http404
+            case "held":
+                _held.append(response)
+                _let_go.wait(BOUND)
+                _held.remove(response)
+            case "asking the database":
+                connection.ensure_connection()
+        return response
 
 
 def sync_only_middleware(
@@ -39,7 +73,7 @@ def sync_only_middleware(
 
 @transaction.non_atomic_requests  # Django takes no async view else where ATOMIC_REQUESTS is set
 async def configure(request: HttpRequest) -> HttpResponse:
-    """Begin anew, with the settings of the body, and its two spans between heartbeats."""
+    """Begin anew, with the settings, the two spans between heartbeats and the lease of the body."""
     body: dict[str, Any] = json.loads(request.body)
     await ollama_client.aclose()
     settings.OLLAMA_BRIDGE = body["bridge"]
@@ -47,6 +81,14 @@ async def configure(request: HttpRequest) -> HttpResponse:
         sender=None, setting="OLLAMA_BRIDGE", value=body["bridge"], enter=True
     )
     events.HEARTBEAT_EVERY, events.FIRST_HEARTBEAT = body["heartbeats"]
+    events.LEASE = body["lease"]
+    _let_go.clear()
+    return HttpResponse()
+
+
+def let_go(_request: HttpRequest) -> HttpResponse:
+    """Let responses pass that ``WayOut`` holds."""
+    _let_go.set()
     return HttpResponse()
 
 
@@ -60,6 +102,8 @@ def state(_request: HttpRequest) -> JsonResponse:
             "pid": os.getpid(),
             "threads": threading.active_count(),
             "calls": sum(map(len, calls_by_user._began.values())),
+            "held": len(_held),
+            "databases": sum(each.connection is not None for each in list(_databases)),
             "circuit": breaker.state,
             "failures": breaker.failures,
             **{name: stats[name] for name in named},

@@ -77,15 +77,21 @@ class Server:
         assert self._listening.wait(BOUND), self.said
         assert self.port, self.said
 
-    def configure(self, *, heartbeat: float = 15.0, **bridge: object) -> None:
+    def configure(self, *, heartbeat: float = 15.0, lease: float = BOUND, **bridge: object) -> None:
         """Let the site begin anew, with these settings of the bridge.
 
         ``heartbeat`` is the seconds of silence before one; its repetition follows ``ECHO`` later.
+        After ``lease`` seconds a stream ends that nobody has begun to read.
         """
         settings = {"BASE_URL": self._upstream, **QUICK, **bridge}
-        body = {"heartbeats": [heartbeat, ECHO], "bridge": settings}
+        body = {"heartbeats": [heartbeat, ECHO], "lease": lease, "bridge": settings}
         with self.post("/controls/configure/", body) as answer:
             assert answer.status == 200, answer.text()
+
+    def let_go(self) -> None:
+        """Let responses pass that ``controls.WayOut`` holds."""
+        with self.request("GET", "/controls/let-go/") as answer:
+            assert answer.status == 200
 
     def state(self) -> dict[str, Any]:
         """Return what ``controls.state`` tells."""

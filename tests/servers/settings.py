@@ -26,6 +26,7 @@ DATABASES = {
     }
 }
 MIDDLEWARE = [
+    "tests.servers.controls.WayOut",
     *_SITE.get("middleware", ()),
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

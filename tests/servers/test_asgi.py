@@ -13,6 +13,7 @@ from ollama_bridge.testing import FakeOllama
 
 from .conftest import SHORT
 from .running import BOUND, UVICORN, Server, serving
+from .test_leaving import assert_nothing_is_kept_for_who_left_while_middleware_was_at_work
 from .upstreams import Endless, Stepped
 
 SYNC_ONLY = {"middleware": ["tests.servers.controls.sync_only_middleware"]}
@@ -96,6 +97,7 @@ def test_an_odd_site_answers_live_and_lets_nobody_wait_for_another(
         server.configure(MAX_CALLS_PER_USER=None, heartbeat=HEARTBEAT_EVERY)
         assert_silent_streams_hold_up_nobody(server, ollama)
         assert_leaving_is_seen(server, ollama)
+        assert_nothing_is_kept_for_who_left_while_middleware_was_at_work(server, ollama)
 
 
 def test_a_view_that_overrides_post_only_is_served_in_a_thread(
@@ -108,6 +110,12 @@ def test_a_view_that_overrides_post_only_is_served_in_a_thread(
 def test_a_decorated_view_is_live(plain_server: Server, ollama: FakeOllama) -> None:
     headers = assert_live(plain_server, ollama, "/decorated/")
     assert "private" in headers["Cache-Control"]
+
+
+def test_an_async_view_that_asks_it_is_live_under_wsgi_too(
+    plain_server: Server, ollama: FakeOllama
+) -> None:
+    assert_live(plain_server, ollama, "/wrapped/")
 
 
 def test_a_server_that_is_told_to_end_leaves_its_streams_soon(ollama: FakeOllama) -> None:

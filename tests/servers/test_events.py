@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -125,6 +126,30 @@ def test_the_response_begins_without_a_delta_after_a_while(
         names = answer.names()
     assert (answer.status, first.name) == (200, HEARTBEAT)
     assert [name for name in names if name != HEARTBEAT] == ["delta", "done"]
+
+
+def test_a_reader_who_comes_late_gets_everything(plain_server: Server) -> None:
+    with ThreadPoolExecutor(1) as client:
+        call = client.submit(plain_server.stream, "/api/chat/?way_out=held", message=LONG)
+        plain_server.wait_for_state({"held": 1})
+        plain_server.let_go()
+        with call.result() as answer:
+            events = answer.events()
+    assert "".join(event.text for event in events if event.name == "delta") == LONG
+    assert events[-1].name == "done"
+
+
+@pytest.mark.parametrize("path", ["/api/chat/", "/post-only/"], ids=["native", "post-only"])
+def test_no_database_connection_is_open_while_it_is_written_whatever_middleware_asked(
+    plain_server: Server, ollama: FakeOllama, path: str
+) -> None:
+    stepped = Stepped(1)
+    ollama.misbehave(stepped)
+    with plain_server.stream(f"{path}?way_out=asking+the+database") as answer:
+        assert answer.event().name == "delta"
+        plain_server.wait_for_state({"databases": 0})
+        stepped.finish()
+        assert answer.names()[-1] == "done"
 
 
 def refuse(ollama: FakeOllama) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 import pytest
@@ -20,6 +21,7 @@ SETTINGS = {"MAX_RETRIES": 0, "OPEN_SECONDS": 0.05, "RECOVERY_TIMEOUT": 0.05}
 def test_calls_work_as_in_a_process_that_is_alone(
     fake_ollama: FakeOllama, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.DEBUG, "ollama_bridge.state")
     with pytest.raises(RuntimeError, match="Database access not allowed"):
         connection.ensure_connection()
     with override_settings(
@@ -41,6 +43,7 @@ def test_calls_work_as_in_a_process_that_is_alone(
     assert [found for found in threading.enumerate() if "state" in found.name] == []
     (told,) = (record for record in caplog.records if record.name == "ollama_bridge.state")
     assert told.getMessage().endswith("going on alone: RuntimeError")
+    assert told.levelno == logging.DEBUG, "tests need no alarm"
 
 
 @pytest.mark.django_db

@@ -31,6 +31,7 @@ export function revived({ question, level, answer, isDone, facts, leftOut, probl
   }
   const seconds = (Number(problem?.until) - Date.now()) / 1000;
   const partial = typeof answer === "string" && answer !== "" ? answer : null;
-  const sentence = partial === null ? SAY.unanswered : SAY.cut;
+  const cut = problem?.sentence === SAY.stoppedHere ? SAY.stoppedHere : SAY.cut;
+  const sentence = partial === null ? SAY.unanswered : cut;
   return { ...turn, answer: partial, problem: problemOf(sentence, 0, seconds) };
 }
