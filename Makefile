@@ -26,7 +26,7 @@ demo: $(VENV)/.for-demo
 
 test: $(VENV)/.for-test
 	$(RUN) -m coverage erase
-	$(RUN) -m coverage run -m pytest --numprocesses 3 -o faulthandler_timeout=60
+	$(RUN) -m coverage run -m pytest --numprocesses 4 -o faulthandler_timeout=60
 	$(RUN) -m coverage combine --quiet
 	@echo 'Coverage, at least 95 %:'
 	$(RUN) -m coverage report --fail-under=95

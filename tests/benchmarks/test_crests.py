@@ -6,6 +6,8 @@ import asyncio
 import os
 from pathlib import Path
 
+import pytest
+
 from benchmarks import peers
 from benchmarks.cases import crests, crowd
 from benchmarks.crest import Held, Report, measure
@@ -38,6 +40,7 @@ def test_the_crest_is_the_most_that_is_held_while_all_are_under_way() -> None:
         assert crest.memory - found.before.memory > (CALLERS - 2) * 5_000_000
 
 
+@pytest.mark.soak
 def test_streams_are_read_in_a_process_of_their_own_and_each_has_a_descriptor() -> None:
     with crests.gather_streams(
         CALLERS,

@@ -291,3 +291,18 @@ def test_a_store_that_is_busy_is_asked_again_soon() -> None:
     other.home.run()
     assert state(one) == state(other) == (State.OPEN, 1)
     assert not one.router.sharing.untold
+
+
+def test_what_is_told_of_a_circuit_that_was_forgotten_or_moved_on_changes_nothing() -> None:
+    one, other = two()
+    other.chat()
+    fail(one)
+    told = one.router.sharing.snapshot("default")
+    assert told is not None
+    other.router.reset("default")
+    other.router.sharing.adopt("default", told)
+    other.router.sharing.adopt("default/forgotten", told)
+    other.router.sharing.adopt("gone", told)
+    assert other.router.sharing.snapshot("default/forgotten") is None
+    assert other.router.facts("default").mode is Mode.AUTO
+    assert state(other)[0] is State.CLOSED

@@ -12,7 +12,7 @@ from ollama_bridge.testing import FakeOllama
 from .crowd import AT_A_TIME, Crowd, site_for_members
 from .databases import Database, connections_of, migrated
 
-EACH = 500
+SIZES = [60, pytest.param(500, marks=pytest.mark.soak)]  # more than there may be threads
 FEW_THREADS = 50
 NEVER = 600.0
 SOON = 0.1
@@ -25,31 +25,33 @@ def sqlite(tmp_path: Path) -> Database:
     )
 
 
-def test_a_thousand_who_wait_take_few_threads_and_all_are_answered(
-    sqlite: Database, say: Callable[[str], None]
+@pytest.mark.parametrize("each", SIZES)
+def test_a_crowd_that_waits_takes_few_threads_and_all_are_answered(
+    sqlite: Database, say: Callable[[str], None], each: int
 ) -> None:
     with FakeOllama(answer="Wet.") as ollama, site_for_members(sqlite, ollama, NEVER) as server:
-        crowd = Crowd(server, ollama, streams=EACH, chats=EACH)
+        crowd = Crowd(server, ollama, streams=each, chats=each)
         seen, answers = crowd.wait(0, server.state)
-    assert seen["in_flight"] == 2 * EACH
+    assert seen["in_flight"] == 2 * each
     assert seen["threads"] < FEW_THREADS
     assert answers == {
-        "200 application/json whole": EACH,
-        "200 text/event-stream whole": EACH,
+        "200 application/json whole": each,
+        "200 text/event-stream whole": each,
     }
-    say(f"{2 * EACH} waiting calls in one uvicorn worker: {seen['threads']} threads")
+    say(f"{2 * each} waiting calls in one uvicorn worker: {seen['threads']} threads")
 
 
+@pytest.mark.parametrize("each", SIZES)
 def test_streams_that_have_begun_take_few_threads_too(
-    sqlite: Database, say: Callable[[str], None]
+    sqlite: Database, say: Callable[[str], None], each: int
 ) -> None:
     with FakeOllama(answer="Wet.") as ollama, site_for_members(sqlite, ollama, SOON) as server:
-        crowd = Crowd(server, ollama, streams=EACH, chats=0)
-        seen, answers = crowd.wait(EACH, server.state)
-    assert seen["in_flight"] == EACH
+        crowd = Crowd(server, ollama, streams=each, chats=0)
+        seen, answers = crowd.wait(each, server.state)
+    assert seen["in_flight"] == each
     assert seen["threads"] < FEW_THREADS
-    assert answers == {"200 text/event-stream whole": EACH}
-    say(f"{EACH} silent streams in one uvicorn worker: {seen['threads']} threads")
+    assert answers == {"200 text/event-stream whole": each}
+    say(f"{each} silent streams in one uvicorn worker: {seen['threads']} threads")
 
 
 @pytest.mark.parametrize(
