@@ -111,10 +111,11 @@ class BreakerMachine(RuleBasedStateMachine):
     @rule(held=consumes(permits))
     def cancel(self, held: tuple[Permit, int]) -> None:
         permit, generation = held
+        counts = self._counts(generation)
         was = self.breaker.state
         self.breaker.release(permit)
         assert self.breaker.state is was, "a cancel is neutral"
-        if permit is self.prober and self._counts(generation):
+        if permit is self.prober and counts:
             self.prober = None
 
     @rule(held=consumes(permits))
