@@ -175,9 +175,13 @@ def test_a_slot_that_the_collector_gives_to_the_very_thread_that_waits_is_taken(
     abandoned: list[object] = [world.flow(exchanges.whole)]
     next(abandoned[0])  # type: ignore[call-overload]  # it holds the only slot
     abandoned.append(abandoned)
-    del abandoned
-    second = world.flow(exchanges.whole)
-    action = next(second)
-    assert isinstance(action, Wait)
-    monkeypatch.setattr(blocking, "SimpleQueue", CollectingQueue)
-    assert perform(conversation, Wait(action.ticket, time.monotonic() + 20)) is True
+    gc.disable()  # or it collects before anybody waits
+    try:
+        del abandoned
+        second = world.flow(exchanges.whole)
+        action = next(second)
+        assert isinstance(action, Wait)
+        monkeypatch.setattr(blocking, "SimpleQueue", CollectingQueue)
+        assert perform(conversation, Wait(action.ticket, time.monotonic() + 20)) is True
+    finally:
+        gc.enable()
