@@ -12,7 +12,7 @@ class OllamaBridgeConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import modes  # noqa: PLC0415  # it needs the models, which exist from now on
+        from . import keeping  # noqa: PLC0415  # it needs the models, which exist from now on
 
         checks.register()
-        ollama_client.governed_by(modes.govern)
+        ollama_client.governed_by(keeping.govern)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from .context import current_request_id
-from .core.flow import Call
 from .core.protocol import ChatRequest, messages_of, options_of
+from .core.trip import Caching, Call
 from .errors import without_frames
 from .rules import A_YEAR, Duration, InvalidError, Name, Rule, Whole
 
@@ -23,12 +23,16 @@ class ChatArguments(TypedDict, total=False):
     """What every call of a batch has in common, see ``OllamaClient.chat``."""
 
     history: Iterable[Mapping[str, str]]
-    model: str | None
+    model: str | Sequence[str] | None
     temperature: float | None
     max_tokens: int | None
     options: Mapping[str, object] | None
     timeout: float | None
     keep_alive: str | float | None
+    using: str | None
+    sticky_key: str | None
+    cache_ttl: float | None
+    cache_scope: str | None
 
 
 def call_of(
@@ -37,12 +41,16 @@ def call_of(
     system_prompt: str | None = None,
     *,
     history: Iterable[Mapping[str, str]] = (),
-    model: str | None = None,
+    model: str | Sequence[str] | None = None,
     temperature: float | None = None,
     max_tokens: int | None = None,
     options: Mapping[str, object] | None = None,
     timeout: float | None = None,
     keep_alive: str | float | None = None,
+    using: str | None = None,
+    sticky_key: str | None = None,
+    cache_ttl: float | None = None,
+    cache_scope: str | None = None,
     batch: bool = False,
 ) -> Call:
     """Return what ``chat`` asks.
@@ -61,7 +69,10 @@ def call_of(
     return Call(
         request=request,
         request_id=current_request_id(),
-        model=None if model is None else _given("model", Name(), model, '"llama3.2"'),
+        using=_using(settings, using),
+        models=_models(model),
+        sticky_key=_text("sticky_key", sticky_key) or "",
+        caching=_caching(settings, cache_ttl, cache_scope),
         timeout=_seconds("timeout", timeout),
         prompt_length=len(message),
         batch=batch,
@@ -145,6 +156,57 @@ def _request(
         )
     except (TypeError, ValueError) as wrong:
         raise without_frames(wrong) from None
+
+
+def _using(settings: Settings, using: str | None) -> str | None:
+    if using is not None and using not in settings.names:
+        known = ", ".join(settings.names)
+        raise ValueError(f"using names no route and no endpoint. Type one of: {known}")
+    return using
+
+
+def _models(model: str | Sequence[str] | None) -> tuple[str, ...]:
+    if model is None:
+        return ()
+    if isinstance(model, (str, bytes)) or not isinstance(model, Sequence):
+        return (_model("model", model),)
+    if not model:
+        raise ValueError("model is an empty list. Type at least one name, or leave it out")
+    cleaned = [_model(f"model[{number}]", each) for number, each in enumerate(model)]
+    return tuple(dict.fromkeys(cleaned))
+
+
+def _model(name: str, model: object) -> str:
+    return _given(name, Name(), model, '"llama3.2"')
+
+
+def _caching(settings: Settings, ttl: float | None, scope: str | None) -> Caching | None:
+    seconds, scope = _seconds("cache_ttl", ttl), _text("cache_scope", scope)
+    if seconds is None and scope is None:
+        return None
+    if seconds is None:
+        raise ValueError(
+            "cache_scope needs cache_ttl, the seconds for which an answer is kept. "
+            "Type for example cache_ttl=300, or leave cache_scope out"
+        )
+    if scope is None or not scope.strip():
+        raise ValueError(
+            "cache_scope must say who may have the answer of this call, too, if there is a "
+            'cache_ttl. Type for example cache_scope=f"user:{user.pk}", or "shared" for everybody'
+        )
+    if settings.CACHE is None:
+        raise ValueError(
+            'cache_ttl needs a cache, and CACHE is None. Type CACHE = "default", '
+            "or leave cache_ttl out"
+        )
+    return Caching(float(seconds), scope)
+
+
+def _text(name: str, value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    kind = type(value).__name__
+    raise TypeError(f'{name} must be a string, not {kind}. Type for example f"user:{{user.pk}}"')
 
 
 def _given(name: str, rule: Rule[T], value: object, example: str) -> T:

@@ -15,7 +15,7 @@ from .errors import OllamaBridgeError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from .core.flow import Call
+    from .core.trip import Call
     from .core.types import ChatReply
     from .engine import Engine
     from .transports.blocking import Conversation

@@ -1,4 +1,4 @@
-"""Django's cache as the store where processes share what they know of circuits."""
+"""Django's cache as the store of what processes share: circuits, and answers."""
 
 from __future__ import annotations
 
@@ -24,11 +24,15 @@ _OF_ONE_PROCESS = LocMemCache, DummyCache
 
 
 class CacheStore:
-    """A cache of ``CACHES``, our keys behind a prefix. Each thread has a connection of its own."""
+    """A cache of ``CACHES``, our keys behind a prefix. Each thread has a connection of its own.
 
-    def __init__(self, alias: str, prefix: str) -> None:
+    Args:
+        kind: of what is stored, so that no two kinds share a key.
+    """
+
+    def __init__(self, alias: str, prefix: str, kind: str = "circuit") -> None:
         self._alias = alias
-        self._prefix = f"{prefix}:circuit:"
+        self._prefix = f"{prefix}:{kind}:"
 
     def get_many(self, keys: Iterable[str]) -> Mapping[str, object]:
         found = self._cache.get_many([self._prefix + key for key in keys])
@@ -40,7 +44,7 @@ class CacheStore:
     def add(self, key: str, value: str, seconds: int) -> bool:
         return bool(self._cache.add(self._prefix + key, value, seconds))
 
-    def set(self, key: str, value: str, seconds: int) -> None:
+    def set(self, key: str, value: str, seconds: float) -> None:
         self._cache.set(self._prefix + key, value, seconds)
 
     def hang_up(self) -> None:
@@ -68,15 +72,28 @@ def store_of(settings: Settings) -> CacheStore | None:
     Raises:
         ImproperlyConfigured: there is no such cache.
     """
-    if settings.CACHE is None:
-        return None
-    try:
-        cache = caches[settings.CACHE]
-    except InvalidCacheBackendError as error:
-        raise ImproperlyConfigured(
-            f"CACHE names {settings.CACHE!r}, which CACHES cannot give: {error} "
-            f"Type one of {', '.join(sorted(caches.settings))}, or None to share nothing."
-        ) from None
-    if isinstance(cache, _OF_ONE_PROCESS):
+    if settings.CACHE is None or isinstance(_cache_of(settings.CACHE), _OF_ONE_PROCESS):
         return None
     return CacheStore(settings.CACHE, settings.CACHE_PREFIX)
+
+
+def answer_store_of(settings: Settings) -> CacheStore | None:
+    """Return where answers are kept; None where ``CACHE`` is None. One process may do.
+
+    Raises:
+        ImproperlyConfigured: there is no such cache.
+    """
+    if settings.CACHE is None:
+        return None
+    _cache_of(settings.CACHE)
+    return CacheStore(settings.CACHE, settings.CACHE_PREFIX, "answer")
+
+
+def _cache_of(alias: str) -> BaseCache:
+    try:
+        return caches[alias]
+    except InvalidCacheBackendError as error:
+        raise ImproperlyConfigured(
+            f"CACHE names {alias!r}, which CACHES cannot give: {error} "
+            f"Type one of {', '.join(sorted(caches.settings))}, or None to share nothing."
+        ) from None

@@ -4,7 +4,7 @@ One function for each rule; none touches the network. ``manage.py check --tag ol
 them alone. E001, E002, E003 and E005 are what ``conf.Settings.build`` would raise.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Final
@@ -15,6 +15,7 @@ from django.core import checks
 from django.utils.module_loading import import_string
 
 from . import conf, witness
+from .rules import InvalidError
 
 TAG: Final = "ollama_bridge"
 ALLOW_ANY: Final = "rest_framework.permissions.AllowAny"
@@ -37,6 +38,8 @@ def register() -> None:
     checks.register(sync_only_middleware, TAG, deploy=True)
     checks.register(asgi_without_aiohttp, TAG, deploy=True)
     checks.register(cache_that_is_not_there, TAG)
+    checks.register(strategies, TAG)
+    checks.register(endpoints_without_default, TAG)
     checks.register(circuits_of_one_process, TAG, deploy=True)
 
 
@@ -75,11 +78,13 @@ def settings_are_a_dict(**_: object) -> list[checks.CheckMessage]:
 
 def unverified_certificates(**_: object) -> list[checks.CheckMessage]:
     """W001: certificates are not verified, so that anybody on the way can read along."""
-    if conf.examine().values.get("VERIFY_SSL") is not False:
+    where = _of_endpoints(lambda each: each.get("VERIFY_SSL") is False)
+    if where is None:
         return []
     return [
         checks.Warning(
-            "VERIFY_SSL is False: anybody on the way can pose as the server and read the key.",
+            f"VERIFY_SSL is False{where}: anybody on the way can pose as the server and read the "
+            "key.",
             hint='Type "VERIFY_SSL": True, or the path of your own CA file in place of True.',
             id="ollama_bridge.W001",
         )
@@ -104,12 +109,13 @@ def open_without_throttle(**_: object) -> list[checks.CheckMessage]:
 
 def unlimited_concurrency(**_: object) -> list[checks.CheckMessage]:
     """W005: calls queue at the server, where nobody knows how long, and time out together."""
-    if conf.examine().values.get("MAX_CONCURRENCY", 0) is not None:
+    where = _of_endpoints(lambda each: each.get("MAX_CONCURRENCY", 0) is None)
+    if where is None:
         return []
     return [
         checks.Warning(
-            "MAX_CONCURRENCY is not set: calls that the server cannot answer yet wait there, "
-            "unseen, until they time out.",
+            f"MAX_CONCURRENCY is not set{where}: calls that the server cannot answer yet wait "
+            "there, unseen, until they time out.",
             hint='Type "MAX_CONCURRENCY": 1, or what the server has as OLLAMA_NUM_PARALLEL.',
             id="ollama_bridge.W005",
         )
@@ -118,12 +124,12 @@ def unlimited_concurrency(**_: object) -> list[checks.CheckMessage]:
 
 def queue_without_limit(**_: object) -> list[checks.CheckMessage]:
     """W006: where all calls are let in, none waits."""
-    values = conf.examine().values
-    if values.get("MAX_WAITING") is None or values.get("MAX_CONCURRENCY", 0) is not None:
+    where = _of_endpoints(_waits_for_nothing)
+    if where is None:
         return []
     return [
         checks.Warning(
-            "MAX_WAITING has no effect without MAX_CONCURRENCY.",
+            f"MAX_WAITING has no effect without MAX_CONCURRENCY{where}.",
             hint='Type "MAX_CONCURRENCY": 1, or what the server has as OLLAMA_NUM_PARALLEL.',
             id="ollama_bridge.W006",
         )
@@ -188,6 +194,27 @@ def cache_that_is_not_there(**_: object) -> list[checks.CheckMessage]:
     ]
 
 
+def strategies(**_: object) -> list[checks.CheckMessage]:
+    """E007: a route's strategy of your own cannot be imported, or is no function."""
+    return list(_bad_strategies())
+
+
+def endpoints_without_default(**_: object) -> list[checks.CheckMessage]:
+    """W010: there are endpoints, but calls that name none go to the top level's server."""
+    found = conf.examine()
+    own = [name for name in found.values["ENDPOINTS"] if name != "default"]
+    is_clear = "default" in found.values["ROUTES"] or 'ENDPOINTS["default"]' in found.origins
+    if found.problems or is_clear or not own:
+        return []
+    return [
+        checks.Warning(
+            f"Calls that name no endpoint go to BASE_URL, not to {', '.join(own)}.",
+            hint=f'Type "ROUTES": {{"default": {{"TARGETS": ["{own[0]}"]}}}}.',
+            id="ollama_bridge.W010",
+        )
+    ]
+
+
 def circuits_of_one_process(**_: object) -> list[checks.CheckMessage]:
     """W009: a dead server is found out, and probed, by each process for itself."""
     alias = conf.examine().values.get("CACHE")
@@ -198,7 +225,7 @@ def circuits_of_one_process(**_: object) -> list[checks.CheckMessage]:
             f'CACHES["{alias}"] is not shared between processes: each has circuits of its own.',
             hint=(
                 "With several workers, use Redis, Memcached or a database there. With one process "
-                'type "CACHE": None.'
+                'type SILENCED_SYSTEM_CHECKS = ["ollama_bridge.W009"].'
             ),
             id="ollama_bridge.W009",
         )
@@ -211,6 +238,31 @@ def _errors(kind: str, code: str) -> list[checks.CheckMessage]:
         for problem in conf.problems()
         if problem.kind == kind
     ]
+
+
+def _of_endpoints(matches: Callable[[Mapping[str, object]], bool]) -> str | None:
+    """Return the end of a sentence that names the endpoints which match; None if there are none."""
+    endpoints = conf.examine().values["ENDPOINTS"]
+    names = [name for name, each in endpoints.items() if matches(each)]
+    if not names:
+        return None
+    if list(endpoints) == ["default"]:
+        return ""
+    return f" for the endpoint{'s' if len(names) > 1 else ''} {', '.join(names)}"
+
+
+def _waits_for_nothing(endpoint: Mapping[str, object]) -> bool:
+    is_unlimited = endpoint.get("MAX_CONCURRENCY", 0) is None
+    return is_unlimited and endpoint.get("MAX_WAITING") is not None
+
+
+def _bad_strategies() -> Iterator[checks.CheckMessage]:
+    for name, route in conf.examine().values["ROUTES"].items():
+        try:
+            conf.strategy_at(route.get("STRATEGY", "failover"))
+        except InvalidError as error:
+            message = f'ROUTES["{name}"]["STRATEGY"] {error.message}.'
+            yield checks.Error(message, hint=error.hint, id="ollama_bridge.E007")
 
 
 def _sync_only() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Circuit breakers as an operator's code sees and moves them."""
+"""Circuits, cooldowns and routes, as an operator's code and the admin see and move them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from .core.breaker import Mode
+from .core.cooldown import SUFFIX, Cooldown
 from .core.deadline import Deadline
 from .core.outcome import Blame
+from .core.strategies import STRATEGIES
 from .core.visit import Visit, riding
 from .errors import OllamaBridgeError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
-    from .core.routing import CircuitFacts, Router
+    from .core.events import Observer
+    from .core.quota import Quota
+    from .core.router import CircuitFacts, Router
+    from .core.routing import Route
     from .core.types import Target
 
 P = ParamSpec("P")
@@ -30,13 +35,59 @@ class EndpointFacts:
         name: as in ``circuit_breakers``.
         url: its address; settings allow no user name and no password there.
         model: the model that is asked unless a call names another.
-        cooldown: seconds for which the server asked to be left alone, 0 where it did not.
+        cooldown: seconds for which it is still left alone, 0 where it is not.
+        cooldown_code: why: "quota_exhausted", or "rate_limited" and others where the server asked
+            for a pause; "" where there is no cooldown. After an allowance was used up it stays
+            until a call has tried whether it is back, also where ``cooldown`` is 0.
+        quota: how much of its allowance is used up, None where nobody says.
+        weight: its share of the calls of a route that goes by weights.
+        is_cloud: whether it is Ollama's cloud.
+        identity: a digest of the server and the account there.
     """
 
     name: str
     url: str
     model: str
     cooldown: float
+    cooldown_code: str
+    quota: Quota | None
+    weight: float
+    is_cloud: bool
+    identity: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteFacts:
+    """A route of the settings.
+
+    Attributes:
+        name: what ``using=`` names.
+        strategy: as ``STRATEGY`` has it.
+        targets: as "endpoint/model", with the endpoint's own name of the model.
+        weights: of each target, in the same order.
+        is_default: whether it serves calls that name none.
+    """
+
+    name: str
+    strategy: str
+    targets: tuple[str, ...]
+    weights: tuple[float, ...]
+    is_default: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CooldownFacts:
+    """A cooldown as it was when asked.
+
+    Attributes:
+        seconds: until its end; 0 where it is over, or there is none.
+        code: of the error that began it, "" where there is none.
+        generation: counts what happened to it, in all processes that share it.
+    """
+
+    seconds: float
+    code: str
+    generation: int
 
 
 class CircuitBreaker:
@@ -104,7 +155,7 @@ class CircuitBreaker:
         circuit built in and needs no ``call``.
 
         Raises:
-            CircuitOpen: the function was not called.
+            CircuitOpen, RateLimited, QuotaExhausted: the function was not called.
         """
         with self._riding() as visit:
             try:
@@ -164,13 +215,119 @@ def breakers_of(router: Callable[[], Router]) -> dict[str, CircuitBreaker]:
 
 def endpoints_of(router: Router) -> dict[str, EndpointFacts]:
     """Return all endpoints by name, in the order of the settings."""
-    return {
-        name: EndpointFacts(
-            name=name,
-            url=target.endpoint.base_url,
-            model=target.model,
-            cooldown=router.cooldown(target.endpoint),
+    quotas = router.quotas()
+    facts: dict[str, EndpointFacts] = {}
+    for found in router.plan.endpoints:
+        cooldown = cooldown_of(router, found.name)
+        facts[found.name] = EndpointFacts(
+            name=found.name,
+            url=found.base_url,
+            model=found.name_of(found.model),
+            cooldown=cooldown.seconds,
+            cooldown_code=cooldown.code,
+            quota=quotas[found.name],
+            weight=found.weight,
+            is_cloud=found.is_cloud,
+            identity=found.identity,
         )
-        for name, target in router.named().items()
-        if "/" not in name
+    return facts
+
+
+def routes_of(router: Router) -> dict[str, RouteFacts]:
+    """Return the routes of the settings by name; those of an endpoint to itself are none."""
+    plan = router.plan
+    names = {found.name for found in plan.endpoints}
+    return {
+        name: RouteFacts(
+            name=name,
+            strategy=_strategy_of(route),
+            targets=tuple(target.name for target in route.targets),
+            weights=tuple(stop.weight for stop in route.stops),
+            is_default=route is plan.default,
+        )
+        for name, route in plan.routes.items()
+        if name not in names or [target.endpoint.name for target in route.targets] != [name]
     }
+
+
+def _strategy_of(route: Route) -> str:
+    for name, strategy in STRATEGIES.items():
+        if strategy is route.strategy:
+            return name
+    own = route.strategy
+    return f"{own.__module__}.{getattr(own, '__qualname__', type(own).__qualname__)}"
+
+
+def cooldown_of(router: Router, name: str) -> CooldownFacts:
+    """Return how the cooldown of an endpoint is."""
+    with router.lock:
+        found = _cooldown(router, name)
+        left = found.left(router.clock.monotonic())
+        code = "" if found.passes else found.last_error
+        return CooldownFacts(seconds=left, code=code, generation=found.generation)
+
+
+def _cooldown(router: Router, name: str) -> Cooldown:
+    """Return the cooldown of an endpoint, under the lock."""
+    found = router.circuit(name + SUFFIX)
+    if not isinstance(found, Cooldown):
+        raise KeyError(name)
+    return found
+
+
+class Governed:
+    """The endpoints of one running client, for what moves them besides its own calls.
+
+    Nothing of it waits for anything, but ``wait``.
+
+    Attributes:
+        limits: the ``QUOTA_LIMIT`` of each endpoint that has one.
+    """
+
+    def __init__(
+        self, router: Router, listeners: list[Observer], wait: Callable[[float], None]
+    ) -> None:
+        self._router = router
+        self._listeners = listeners
+        self.wait = wait  # so many seconds at most, until it is known what other processes know
+        self.limits: Mapping[str, int] = {
+            found.name: found.quota.limit
+            for found in router.plan.endpoints
+            if found.quota.limit is not None
+        }
+
+    def circuits(self) -> Mapping[str, CircuitBreaker]:
+        """Return all circuit breakers by name."""
+        return breakers_of(lambda: self._router)
+
+    def endpoints(self) -> Mapping[str, EndpointFacts]:
+        """Return all endpoints by name."""
+        return endpoints_of(self._router)
+
+    def cooldown(self, name: str) -> CooldownFacts:
+        """Return how the cooldown of an endpoint is."""
+        return cooldown_of(self._router, name)
+
+    def cool_down(self, name: str, seconds: float, code: str) -> None:
+        """Leave an endpoint alone, as the database tells."""
+        self._router.cool_down(name, seconds, code)
+
+    def end_cooldown(self, name: str) -> None:
+        """End a cooldown, and leave the circuits as they are."""
+        self._router.end_cooldown(name)
+
+    def learn_quota(self, name: str, quota: Quota) -> None:
+        """Take note of an endpoint's allowance."""
+        self._router.learn_quota(name, quota)
+
+    def listen(self, listener: Observer) -> None:
+        """Tell a listener of every event from now on, in whatever thread it happens.
+
+        It may be inside the collector, or under any lock: a listener only takes note.
+        """
+        self._listeners.append(listener)
+
+    def ignore(self, listener: Observer) -> None:
+        """Tell a listener nothing any more."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)

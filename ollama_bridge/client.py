@@ -7,6 +7,7 @@ import atexit
 import difflib
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -22,20 +23,38 @@ from django.views.decorators.debug import sensitive_variables
 from . import conf
 from .asking import ChatArguments, call_of, calls_of, most_at_once, stream_of
 from .batches import aanswer_many, answer_many
-from .caches import store_of
-from .circuits import CircuitBreaker, EndpointFacts, breaker_of, breakers_of, endpoints_of
+from .caches import answer_store_of, store_of
+from .circuits import (
+    CircuitBreaker,
+    EndpointFacts,
+    Governed,
+    RouteFacts,
+    breaker_of,
+    breakers_of,
+    endpoints_of,
+    routes_of,
+)
 from .streams import AsyncChatStream, ChatStream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from types import TracebackType
 
     from .core.health import HealthReport
-    from .core.routing import Router
+    from .core.router import Router
     from .core.types import ChatReply
     from .engine import Engine
     from .errors import OllamaBridgeError
     from .transports.aio import AsyncRun
+
+# A key is for its own server, and headers may hold one; endpoints and routes lead to others.
+_OF_OTHER_SERVERS: Mapping[str, object] = {
+    "API_KEY": None,
+    "HEADERS": {},
+    "ENDPOINTS": {},
+    "ROUTES": {},
+    "CLOUD_MODEL": None,
+}
 
 _FIRST = 0.5  # the most seconds that a first call waits for what other processes know
 
@@ -47,7 +66,7 @@ _clients: weakref.WeakSet[OllamaClient] = weakref.WeakSet()
 
 
 class Governing(Protocol):
-    """What moves the circuits of one engine as operators wish. Its methods never raise."""
+    """What moves the circuits of one engine besides its calls. Its methods never raise."""
 
     def look(self, changed: str = "") -> None:
         """Take over what operators wish now; ``changed`` names an endpoint whose mode is new."""
@@ -56,10 +75,8 @@ class Governing(Protocol):
         """Move nothing any more; what it knows stays for its successor."""
 
 
-Governor: TypeAlias = Callable[
-    [Callable[[], Mapping[str, CircuitBreaker]], Governing | None], Governing
-]
-"""Begins to govern these circuits; the second argument is what did so until now, if anything."""
+Governor: TypeAlias = Callable[[Governed, Governing | None], Governing]
+"""Begins to govern these endpoints; the second argument is what did so until now, if anything."""
 
 
 class OllamaClient:
@@ -67,7 +84,8 @@ class OllamaClient:
 
     Usually you want ``ollama_client``, the one of the process. A client made by hand takes the
     names of the settings in lower case, and the settings for what it is not given; but with a
-    ``base_url`` of its own it takes no ``API_KEY`` and no ``HEADERS`` from them::
+    ``base_url`` of its own it takes no ``API_KEY``, no ``HEADERS`` and no other servers from them,
+    with ``endpoints`` no routes, and with a ``cloud_endpoint`` or ``cloud_model`` no ``API_KEY``::
 
         with OllamaClient(base_url="http://10.0.0.5:11434", max_retries=0) as client:
             client.chat("What is water?")
@@ -85,8 +103,12 @@ class OllamaClient:
 
     def __init__(self, **overrides: object) -> None:
         self._overrides = {_setting(name): value for name, value in overrides.items()}
-        if "BASE_URL" in self._overrides:  # a key is for its own server, and headers may hold one
-            self._overrides = {"API_KEY": None, "HEADERS": {}, **self._overrides}
+        if "BASE_URL" in self._overrides:
+            self._overrides = {**_OF_OTHER_SERVERS, **self._overrides}
+        elif "ENDPOINTS" in self._overrides:  # routes of the settings lead to theirs
+            self._overrides = {"ROUTES": {}, "CLOUD_MODEL": None, **self._overrides}
+        elif not self._overrides.keys().isdisjoint({"CLOUD_MODEL", "CLOUD_ENDPOINT"}):
+            self._overrides = {"API_KEY": None, **self._overrides}
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._inherited: Engine | None = None  # a parent's, in a forked child before its first call
@@ -128,12 +150,16 @@ class OllamaClient:
         system_prompt: str | None = None,
         *,
         history: Iterable[Mapping[str, str]] = (),
-        model: str | None = None,
+        model: str | Sequence[str] | None = None,
         temperature: float | None = None,
         max_tokens: int | None = None,
         options: Mapping[str, object] | None = None,
         timeout: float | None = None,
         keep_alive: str | float | None = None,
+        using: str | None = None,
+        sticky_key: str | None = None,
+        cache_ttl: float | None = None,
+        cache_scope: str | None = None,
     ) -> ChatReply:
         """Ask a model, and return its whole answer.
 
@@ -141,12 +167,22 @@ class OllamaClient:
             message: what the user says.
             system_prompt: how the model shall behave; None for the setting, "" for none at all.
             history: what was said before, as ``{"role": …, "content": …}``, oldest first.
-            model: another model than the setting names.
+            model: another model than the setting names, or several that are tried in order.
             temperature: how freely the model chooses, from 0.
             max_tokens: the longest answer, in tokens (Ollama's option ``num_predict``).
             options: further options of the model, over those of the settings.
             timeout: seconds for everything together: waits, retries and the answer.
             keep_alive: how long the model stays loaded, in seconds or as "5m".
+            using: the route or the endpoint to ask, by its name in the settings; None for the
+                route ``default``, else the endpoint ``default``.
+            sticky_key: whose call it is: where a route draws lots, the same key always draws the
+                same target. Any text, such as ``str(user.pk)``; it is not sent.
+            cache_ttl: seconds for which the answer may serve other calls that ask the same; they
+                share one request while it is under way, too. It costs no tokens then, and
+                ``reply.source`` is "cache". Only whole answers are kept: no failures, nothing that
+                was cut, no tool calls. None keeps nothing, and asks in any case.
+            cache_scope: who else may have that answer; there is no ``cache_ttl`` without. Calls
+                with another scope never get it: ``f"user:{user.pk}"``, or "shared" for everybody.
 
         Raises:
             OllamaBridgeError: there is no answer; the class says whose fault it is.
@@ -165,6 +201,10 @@ class OllamaClient:
             options=options,
             timeout=timeout,
             keep_alive=keep_alive,
+            using=using,
+            sticky_key=sticky_key,
+            cache_ttl=cache_ttl,
+            cache_scope=cache_scope,
         )
         return engine.answer(call)
 
@@ -175,12 +215,16 @@ class OllamaClient:
         system_prompt: str | None = None,
         *,
         history: Iterable[Mapping[str, str]] = (),
-        model: str | None = None,
+        model: str | Sequence[str] | None = None,
         temperature: float | None = None,
         max_tokens: int | None = None,
         options: Mapping[str, object] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # it bounds more than a cancel would
         keep_alive: str | float | None = None,
+        using: str | None = None,
+        sticky_key: str | None = None,
+        cache_ttl: float | None = None,
+        cache_scope: str | None = None,
     ) -> ChatReply:
         """Do as ``chat`` does, without a thread: on any event loop, and cancellable at any await.
 
@@ -199,6 +243,10 @@ class OllamaClient:
             options=options,
             timeout=timeout,
             keep_alive=keep_alive,
+            using=using,
+            sticky_key=sticky_key,
+            cache_ttl=cache_ttl,
+            cache_scope=cache_scope,
         )
         return await engine.aanswer(call)
 
@@ -209,7 +257,7 @@ class OllamaClient:
         system_prompt: str | None = None,
         *,
         history: Iterable[Mapping[str, str]] = (),
-        model: str | None = None,
+        model: str | Sequence[str] | None = None,
         temperature: float | None = None,
         max_tokens: int | None = None,
         options: Mapping[str, object] | None = None,
@@ -219,6 +267,10 @@ class OllamaClient:
         max_chunks: int | None = None,
         max_bytes: int | None = None,
         keep_alive: str | float | None = None,
+        using: str | None = None,
+        sticky_key: str | None = None,
+        cache_ttl: float | None = None,
+        cache_scope: str | None = None,
     ) -> ChatStream:
         """Ask a model, and return its answer piece by piece, as it is made.
 
@@ -240,6 +292,10 @@ class OllamaClient:
             max_tokens: as for ``chat``.
             options: as for ``chat``.
             keep_alive: as for ``chat``.
+            using: as for ``chat``.
+            sticky_key: as for ``chat``.
+            cache_ttl: as for ``chat``; an answer that is there already comes as one piece.
+            cache_scope: as for ``chat``.
             timeout: seconds for the whole stream; without it, only its beginning and its silences
                 are limited.
             first_token_timeout: seconds up to the first piece, with every wait and retry; None for
@@ -271,6 +327,10 @@ class OllamaClient:
             max_chunks=max_chunks,
             max_bytes=max_bytes,
             keep_alive=keep_alive,
+            using=using,
+            sticky_key=sticky_key,
+            cache_ttl=cache_ttl,
+            cache_scope=cache_scope,
         )
         return ChatStream(partial(engine.stream, call), engine.conversation())
 
@@ -281,7 +341,7 @@ class OllamaClient:
         system_prompt: str | None = None,
         *,
         history: Iterable[Mapping[str, str]] = (),
-        model: str | None = None,
+        model: str | Sequence[str] | None = None,
         temperature: float | None = None,
         max_tokens: int | None = None,
         options: Mapping[str, object] | None = None,
@@ -291,6 +351,10 @@ class OllamaClient:
         max_chunks: int | None = None,
         max_bytes: int | None = None,
         keep_alive: str | float | None = None,
+        using: str | None = None,
+        sticky_key: str | None = None,
+        cache_ttl: float | None = None,
+        cache_scope: str | None = None,
     ) -> AsyncChatStream:
         """Do as ``stream`` does, without a thread: ``async with``, ``async for``.
 
@@ -312,6 +376,10 @@ class OllamaClient:
             max_chunks=max_chunks,
             max_bytes=max_bytes,
             keep_alive=keep_alive,
+            using=using,
+            sticky_key=sticky_key,
+            cache_ttl=cache_ttl,
+            cache_scope=cache_scope,
         )
 
         async def begin() -> AsyncRun[ChatReply]:
@@ -383,16 +451,25 @@ class OllamaClient:
         """Do as ``health_check`` does, without a thread."""
         return await (await self._arunning()).areport(force=force)
 
+    def ask_accounts(self, only: str | None = None) -> Mapping[str, OllamaBridgeError | None]:
+        """Ask now what is left of each account, or of ``only`` one endpoint's; see ``endpoints``.
+
+        Returns:
+            The endpoints that were asked, and why one does not tell, None where it does.
+        """
+        return self._running().ask_accounts(only)
+
     def get_stats(self) -> dict[str, Any]:
         """Return the figures of this client's calls in this process, under its present settings.
 
         ``total_requests`` are calls that ended: ``successful_requests`` and ``failed_requests``;
-        ``refused_requests`` are those of the failed that were never sent. ``success_rate`` is in
-        percent, None before the first. ``avg_latency_ms``, ``p50_latency_ms``, ``p95_latency_ms``
-        and ``p99_latency_ms`` are of the successful ones, in milliseconds, with every wait and
-        retry; percentiles are true to 2.2 %. ``errors`` counts by code. ``in_flight`` and
-        ``waiting`` are of this moment. ``endpoints`` has the same for each endpoint by name, and
-        there ``models`` for each model.
+        ``refused_requests`` are those of the failed that were never sent, and ``cached_requests``
+        those of the successful that another call's answer served. ``success_rate`` is in
+        percent, None before the first. ``failovers`` counts calls that went on elsewhere.
+        ``avg_latency_ms``, ``p50_latency_ms``, ``p95_latency_ms`` and ``p99_latency_ms`` are of the
+        successful ones, in milliseconds, with every wait and retry; percentiles are true to 2.2 %.
+        ``errors`` counts by code. ``in_flight`` and ``waiting`` are of this moment. ``endpoints``
+        has the same for each endpoint by name, and there ``models`` for each model.
         """
         return self._running().stats()
 
@@ -406,10 +483,22 @@ class OllamaClient:
         """All circuit breakers by name: "endpoint" and, once called, "endpoint/model"."""
         return breakers_of(self._router)
 
+    def hear(self) -> None:
+        """Take over what other processes know of circuits by now; that takes 50 ms at most.
+
+        Calls and health checks do so by themselves.
+        """
+        self._running().hear()
+
     @property
     def endpoints(self) -> dict[str, EndpointFacts]:
         """All endpoints by name: address, model, and for how long it asked to be left alone."""
         return endpoints_of(self._router())
+
+    @property
+    def routes(self) -> dict[str, RouteFacts]:
+        """All routes of the settings by name: strategy and targets."""
+        return routes_of(self._router())
 
     @property
     def running_since(self) -> datetime | None:
@@ -486,13 +575,13 @@ class OllamaClient:
                 return self._engine
             engine = self._inherited or self._new()
             engine.join()
-            # All first callers wait here for what operators wish; the governor sees to it
-            # that this is not for long.
+            # All first callers wait here for what is stored, and for what other processes know;
+            # the governor sees to it that this is not for long.
+            until = time.monotonic() + _FIRST
             if self._governor is not None:
-                self._governing = self._governor(
-                    lambda: breakers_of(lambda: engine.router), self._governing
-                )
-            engine.wait(_FIRST)
+                governed = Governed(engine.router, engine.listeners, engine.wait)
+                self._governing = self._governor(governed, self._governing)
+            engine.wait(max(0.0, until - time.monotonic()))
             is_new = self._inherited is None
             self._engine, self._inherited = engine, None
         if is_new:
@@ -504,9 +593,9 @@ class OllamaClient:
         from .engine import Engine  # noqa: PLC0415
 
         settings = self._settings()
-        store = store_of(settings)
+        store, answers = store_of(settings), answer_store_of(settings)
         self._running_since = datetime.now(UTC)
-        return Engine(settings, store)
+        return Engine(settings, store, answers)
 
     def _after_fork(self) -> None:
         """Keep what is known; the first call of the child starts again what a fork ends."""

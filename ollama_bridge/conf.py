@@ -3,105 +3,105 @@
 ``Settings`` is the whole table: each name with its type, its default and its rule. A value comes
 from the first of: overrides given by code, ``OLLAMA_BRIDGE``, the environment, the default.
 ``scalar`` settings have an environment variable ``OLLAMA_<NAME>``; an empty one counts as unset.
+An endpoint takes what it leaves out from there, but no address, no key and no headers.
 
 ``examine`` is the only place that reads and judges them. ``Settings.build`` raises what it finds,
 ``checks.py`` reports it. Nothing is read when this module is imported.
 """
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Final, Literal, Self
+from types import MappingProxyType
+from typing import Final, Self
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.dispatch import receiver
+from django.utils.module_loading import import_string
 
-from .hosts import Url, is_loopback, read_ollama_host
+from .core.strategies import STRATEGIES, Strategy
+from .destinations import settle
+from .hosts import Url
 from .resolution import (
-    DEFAULT,
     NOTHING,
     Findings,
     Problem,
     collection,
     resolve,
     scalar,
+    tables,
     variables_of,
 )
 from .rules import (
-    Choice,
+    DOTTED,
+    Dict,
     Duration,
-    Headers,
-    Key,
+    Handle,
+    InvalidError,
     Name,
     Names,
     Number,
     Options,
     OrNone,
     Rate,
-    Statuses,
-    Switch,
+    Section,
     Text,
-    Verification,
     Whole,
 )
+from .tables import OLLAMA_COM, EndpointSettings, RouteSettings, ServerSettings
 
-__all__ = ["VARIABLES", "Findings", "Problem", "Settings", "current", "examine", "problems"]
+__all__ = [
+    "VARIABLES",
+    "EndpointSettings",
+    "Findings",
+    "Problem",
+    "RouteSettings",
+    "Settings",
+    "current",
+    "examine",
+    "problems",
+    "strategy_at",
+]
 
 DICT: Final = "OLLAMA_BRIDGE"
-MEBIBYTE: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """Every setting, valid; ``Settings()`` is the defaults, else use ``build`` or ``current``."""
+class Settings(ServerSettings):
+    """Every setting, valid; ``Settings()`` is the defaults, else use ``build`` or ``current``.
 
-    # The server and what it is asked.
-    BASE_URL: str = scalar(
-        "http://127.0.0.1:11434",
-        Url("http://127.0.0.1:11434"),
-        also={"OLLAMA_HOST": read_ollama_host},
-    )
-    MODEL: str = scalar("llama3.2", Name(), also={"OLLAMA_DEFAULT_MODEL": str})
+    What the top level says of its server is here as it is written. What calls go by is in
+    ``ENDPOINTS`` and ``ROUTES``: all that there are, each with all its settings.
+    """
+
+    # What the server is asked.
     OPTIONS: Mapping[str, object] = collection(NOTHING, Options())
     SYSTEM_PROMPT: str = scalar("", Text(), secret=True)
     KEEP_ALIVE: float | str | None = scalar(None, OrNone(Duration()))
-    API_KEY: str | None = scalar(None, OrNone(Key()), secret=True)
-    VERIFY_SSL: bool | str = scalar(default=True, rule=Verification())
-    HEADERS: Mapping[str, str] = collection(NOTHING, Headers(), secret=True)
-    PROXY: str | None = scalar(
-        None, OrNone(Url("http://proxy.example.com:3128", credentials=True)), secret=True
-    )
-    # Limits of a call, in seconds and bytes.
-    TIMEOUT: float = scalar(60.0, Number(above=0))
-    CONNECT_TIMEOUT: float = scalar(5.0, Number(above=0))
-    FIRST_TOKEN_TIMEOUT: float | None = scalar(None, OrNone(Number(above=0)))
-    CHUNK_TIMEOUT: float = scalar(30.0, Number(above=0))
     MAX_CHUNKS: int | None = scalar(None, OrNone(Whole(at_least=1)))
-    MAX_RESPONSE_BYTES: int = scalar(16 * MEBIBYTE, Whole(at_least=1))
-    # The pool. Async calls keep all connections that they needed for 30 seconds.
-    POOL_CONNECTIONS: int = scalar(10, Whole(at_least=1))
-    POOL_MAXSIZE: int = scalar(20, Whole(at_least=1))
-    # Calls at once, of each model at each endpoint.
-    MAX_CONCURRENCY: int | None = scalar(None, OrNone(Whole(at_least=1)))
-    MAX_WAITING: int | None = scalar(None, OrNone(Whole(at_least=0)))
-    # Retries.
-    MAX_RETRIES: int = scalar(3, Whole(at_least=0))
-    RETRY_BACKOFF: Literal["exponential", "fixed"] = scalar(
-        "exponential", Choice("exponential", "fixed")
+    # Further servers, and the ways to them.
+    ENDPOINTS: Mapping[str, EndpointSettings] = tables(
+        MappingProxyType({"default": EndpointSettings()}),
+        Dict(
+            Handle(),
+            Section('{"BASE_URL": "http://10.0.0.5:11434"}'),
+            '{"gpu": {"BASE_URL": "http://10.0.0.5:11434"}}',
+        ),
     )
-    RETRY_INITIAL_DELAY: float = scalar(1.0, Number())
-    RETRY_BACKOFF_FACTOR: float = scalar(2.0, Number(at_least=1))
-    RETRY_MAX_DELAY: float = scalar(8.0, Number())
-    RETRY_JITTER: Literal["full", "none"] = scalar("full", Choice("full", "none"))
-    RETRY_DELAY: float = scalar(10.0, Number())
-    RETRY_STATUSES: frozenset[int] = collection(frozenset({429, 500, 502, 503, 504}), Statuses())
-    # The circuit breaker and the health report.
-    CIRCUIT_BREAKER: bool = scalar(default=True, rule=Switch())
-    FAILURE_THRESHOLD: int = scalar(5, Whole(at_least=1))
-    OPEN_SECONDS: float = scalar(5.0, Number(above=0))
-    RECOVERY_TIMEOUT: float = scalar(60.0, Number(above=0))
+    ROUTES: Mapping[str, RouteSettings] = tables(
+        NOTHING,
+        Dict(
+            Handle(),
+            Section('{"TARGETS": ["cloud", "local"]}'),
+            '{"default": {"TARGETS": ["cloud", "local"]}}',
+        ),
+    )
+    CLOUD_MODEL: str | None = scalar(None, OrNone(Name()))
+    CLOUD_ENDPOINT: str = scalar(OLLAMA_COM, Url(OLLAMA_COM))
+    # What the process has once, for all servers.
+    POOL_CONNECTIONS: int = scalar(10, Whole(at_least=1))
     HEALTH_CACHE_SECONDS: float = scalar(30.0, Number())
     # Where processes share what they know of circuits.
     CACHE: str | None = scalar("default", OrNone(Name()))
@@ -110,7 +110,7 @@ class Settings:
     # The HTTP API.
     PERMISSION_CLASSES: tuple[str, ...] = collection(
         ("rest_framework.permissions.IsAuthenticated",),
-        Names("rest_framework.permissions.IsAuthenticated", pattern=r"[^\W\d]\w*(\.[^\W\d]\w*)+"),
+        Names("rest_framework.permissions.IsAuthenticated", pattern=DOTTED),
     )
     THROTTLE_RATE: str | None = scalar("60/min", OrNone(Rate()))
     MAX_MESSAGE_CHARS: int = scalar(8000, Whole(at_least=1))
@@ -126,27 +126,44 @@ class Settings:
     ALLOWED_MODELS: tuple[str, ...] | None = collection(None, OrNone(Names("llama3.2")))
     SSE_COMMIT_AFTER: float = scalar(10.0, Number(above=0))
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that ``using`` may have: routes, then endpoints."""
+        return tuple(dict.fromkeys((*self.ROUTES, *self.ENDPOINTS)))
+
     @classmethod
     def build(cls, overrides: Mapping[str, object] | None = None) -> Self:
         """Resolve every setting, or raise one ``ImproperlyConfigured`` that names all problems."""
         findings = examine(overrides)
         if findings.problems:
             lines = [f"- {problem.message} {problem.hint}" for problem in findings.problems]
-            raise ImproperlyConfigured("\n".join(["ollama_bridge cannot start:", *lines]))
-        return cls(**findings.values)
+            raise _refusal(lines)
+        values = dict(findings.values)
+        endpoints = {name: EndpointSettings(**it) for name, it in values.pop("ENDPOINTS").items()}
+        routes = {name: RouteSettings(**it) for name, it in values.pop("ROUTES").items()}
+        return cls(ENDPOINTS=MappingProxyType(endpoints), ROUTES=MappingProxyType(routes), **values)
+
+    def strategies(self) -> dict[str, Strategy]:
+        """Return the strategy of each route; one of your own is imported now.
+
+        Raises:
+            ImproperlyConfigured: there is none at its path.
+        """
+        found, lines = {}, []
+        for name, route in self.ROUTES.items():
+            try:
+                found[name] = strategy_at(route.STRATEGY)
+            except InvalidError as error:
+                lines.append(f'- ROUTES["{name}"]["STRATEGY"] {error.message}. {error.hint}')
+        if lines:
+            raise _refusal(lines)
+        return found
 
 
 VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
     declared.name: tuple(variables_of(declared)) for declared in fields(Settings)
 }
 """The environment variables of each setting, the one that wins first; none for lists and dicts."""
-
-NOT_ABOVE: Final = (
-    ("CONNECT_TIMEOUT", "TIMEOUT"),
-    ("OPEN_SECONDS", "RECOVERY_TIMEOUT"),
-    ("RETRY_INITIAL_DELAY", "RETRY_MAX_DELAY"),
-)
-"""Pairs whose first must not exceed the second; a first that nobody set gives way."""
 
 
 @functools.cache
@@ -173,10 +190,29 @@ def examine(overrides: Mapping[str, object] | None = None) -> Findings:
     findings = resolve(Settings, dicts)
     if not isinstance(written, Mapping):
         findings.problems.append(_not_a_dict(written))
-    _lower_defaults(findings)
-    findings.problems.extend(_contradictions(findings))
-    findings.problems.extend(_exposed_key(findings))
+    settle(findings)
     return findings
+
+
+def strategy_at(written: str) -> Strategy:
+    """Return the strategy of this name, or the function at this path.
+
+    Raises:
+        InvalidError: there is none.
+    """
+    if written in STRATEGIES:
+        return STRATEGIES[written]
+    hint = f'Type "{next(iter(STRATEGIES))}", or the dotted path of a function.'
+    try:
+        found = import_string(written)
+    except Exception as error:  # a module of the site's own may raise anything
+        why = f"{error}" if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        complaint = f'names "{written}", which cannot be imported: {why}'
+        raise InvalidError(complaint, hint) from error
+    if not callable(found):
+        raise InvalidError(f'names "{written}", which is no function', hint)
+    strategy: Strategy = found
+    return strategy
 
 
 def _not_a_dict(written: object) -> Problem:
@@ -184,36 +220,5 @@ def _not_a_dict(written: object) -> Problem:
     return Problem(DICT, message, f'Type {DICT} = {{"MODEL": "llama3.2"}}.', kind="not_a_dict")
 
 
-def _lower_defaults(findings: Findings) -> None:
-    """Let a default follow a limit that somebody set below it, so that ``TIMEOUT=3`` is enough."""
-    values, origins = findings.values, findings.origins
-    for low, high in NOT_ABOVE:
-        if origins.get(low) == DEFAULT and high in values:
-            values[low] = min(values[low], values[high])
-
-
-def _contradictions(findings: Findings) -> Iterator[Problem]:
-    values = findings.values
-    for low, high in NOT_ABOVE:
-        if low in values and high in values and values[low] > values[high]:
-            excess = f"{values[low]:g} is more than {values[high]:g}"
-            yield Problem(
-                low,
-                f"{findings.label(low)} must not exceed {high}: {excess}.",
-                f"Type at most {values[high]:g} for {low}, or more for {high}.",
-            )
-
-
-def _exposed_key(findings: Findings) -> Iterator[Problem]:
-    """Refuse a key that others on the network could read, on its way to the server or proxy."""
-    values = findings.values
-    base_url, proxy = values.get("BASE_URL", ""), values.get("PROXY")
-    if not values.get("API_KEY") or not base_url.startswith("http://"):
-        return
-    if not is_loopback(base_url) or not is_loopback(proxy or base_url):
-        yield Problem(
-            "API_KEY",
-            f"{findings.label('API_KEY')} would travel over plain http to another machine.",
-            "Type an https:// address for BASE_URL, or use a tunnel on 127.0.0.1, or no API_KEY.",
-            kind="exposed",
-        )
+def _refusal(lines: list[str]) -> ImproperlyConfigured:
+    return ImproperlyConfigured("\n".join(["ollama_bridge cannot start:", *lines]))

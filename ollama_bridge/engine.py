@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from .core import exchanges, flow
-from .core.breaker import BreakerPolicy
+from .core.answers import Answers, remembered
 from .core.deadline import Clock
-from .core.retry import RetryPolicy
-from .core.routing import Router
+from .core.router import Router
+from .core.sharing import heard
 from .core.stats import Stats
-from .core.types import Endpoint
 from .errors import OllamaBridgeError, without_frames
 from .health import HealthKeeper
 from .logs import log
+from .plans import plan_for
+from .scouts import Scouts
+from .state.answers import AnswerShelf
 from .state.exchange import Exchange
 from .state.local import LocalHome
 from .state.shared import SharedHome
@@ -27,14 +29,15 @@ from .transports.pool import BlockingTransport
 from .transports.tls import TlsContexts
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
 
     from .conf import Settings
     from .core.actions import Flow
-    from .core.events import Event
-    from .core.flow import Call
+    from .core.events import Event, Observer
     from .core.health import HealthReport
+    from .core.trip import Call
     from .core.types import ChatReply, Delta
+    from .state.answers import Store as AnswerStore
     from .state.exchange import Store
     from .transports.aiopool import AsyncTransport
 
@@ -44,34 +47,38 @@ logger = logging.getLogger("ollama_bridge.client")
 class Engine:
     """The parts that one configuration needs: router, transport, health report. Opens nothing."""
 
-    def __init__(self, settings: Settings, store: Store | None = None) -> None:
+    def __init__(
+        self, settings: Settings, store: Store | None = None, answers: AnswerStore | None = None
+    ) -> None:
         self.settings = settings
+        self.listeners: list[Observer] = []  # in whatever thread it happens; they only take note
         self._stats = Stats()
         clock = Clock()
         self._store = store
         self._home = SharedHome(settings.SYNC_INTERVAL, clock.monotonic) if store else None
         self.router = Router(
-            [default_endpoint(settings)],
+            plan_for(settings),
             clock=clock,
             random=random.random,
             observe=self._observe,
             home=self._home or LocalHome(),
         )
+        self._answers: Answers | None = None
+        if answers is not None:
+            shelf = AnswerShelf(answers, clock.monotonic, self.router.sharing.call)
+            self._answers = Answers(self.router, shelf)
         self._tls = TlsContexts()
         self.transport = BlockingTransport(settings.POOL_CONNECTIONS, self._tls)
         self.async_transport: AsyncTransport | None = None
         self._health = HealthKeeper(self.router, settings.HEALTH_CACHE_SECONDS)
+        self._scouts = Scouts(self.router, self._tls)
 
     def join(self) -> None:
         """Begin to hear what other processes know of the circuits, where they are shared."""
         if self._home is not None and self._store is not None:
             sharing, store = self.router.sharing, self._store
-            addresses = {
-                name: target.endpoint.base_url
-                for name, target in self.router.named().items()
-                if "/" not in name
-            }
-            exchange = Exchange(sharing, store, sender=uuid4().hex, addresses=addresses)
+            accounts = {each.name: each.identity for each in self.router.plan.endpoints}
+            exchange = Exchange(sharing, store, sender=uuid4().hex, addresses=accounts)
             self._home.join(sharing, exchange, store.hang_up)
 
     def wait(self, seconds: float) -> None:
@@ -134,16 +141,27 @@ class Engine:
     async def areport(self, *, force: bool) -> HealthReport:
         return await run(self._health.report(force=force), self._async_conversation())
 
+    def hear(self) -> None:
+        """Take over what other processes know by now; that takes 50 ms at most."""
+        finish(drive(heard(self.router), self.conversation()))
+
     def conversation(self) -> Conversation:
         return Conversation(self.transport)
+
+    def ask_accounts(self, only: str | None = None) -> Mapping[str, OllamaBridgeError | None]:
+        """Ask now what is left of each account; by endpoint why one does not tell, else None."""
+        return self._scouts.ask_accounts(only)
 
     def stats(self) -> dict[str, Any]:
         self._tidy()
         return self._stats.to_dict(self.router.load())
 
     def close(self) -> None:
+        self._scouts.leave()
         if self._home is not None:
             self._home.leave()
+        if self._answers is not None:
+            self._answers.leave()
         self.transport.close()
         if self.async_transport is not None:
             self.async_transport.close()
@@ -161,11 +179,16 @@ class Engine:
         if self.async_transport is not None:
             self.async_transport.after_fork()
         self._health.after_fork()
+        self._scouts.after_fork()
         if self._home is not None:
             self._home.after_fork()
+        if self._answers is not None:
+            self._answers.after_fork()
 
     def _begin(self, call: Call, exchange: flow.Exchange) -> Flow[ChatReply]:
         self._tidy()
+        if call.caching is not None and self._answers is not None:
+            return remembered(self.router, call, call.caching, exchange, self._answers)
         return flow.answer(self.router, call, exchange)
 
     def _tidy(self) -> None:
@@ -176,49 +199,11 @@ class Engine:
     def _observe(self, event: Event) -> None:
         self._stats.note(event)
         log(event)
+        self._scouts.note(event)
+        for listener in self.listeners:
+            listener(event)
 
     def _async_conversation(self) -> AsyncConversation:
         if self.async_transport is None:
             raise TypeError("load_async() comes first")
         return AsyncConversation(self.async_transport)
-
-
-def default_endpoint(settings: Settings) -> Endpoint:
-    """Return the one endpoint that the top level of the settings describes."""
-    return Endpoint(
-        name="default",
-        base_url=settings.BASE_URL,
-        model=settings.MODEL,
-        api_key=settings.API_KEY,
-        headers=settings.HEADERS,
-        proxy=settings.PROXY,
-        verify=settings.VERIFY_SSL,
-        timeout=settings.TIMEOUT,
-        first_token_timeout=settings.FIRST_TOKEN_TIMEOUT,
-        chunk_timeout=settings.CHUNK_TIMEOUT,
-        connect_timeout=settings.CONNECT_TIMEOUT,
-        max_response_bytes=settings.MAX_RESPONSE_BYTES,
-        pool_maxsize=settings.POOL_MAXSIZE,
-        max_concurrency=settings.MAX_CONCURRENCY,
-        max_waiting=settings.MAX_WAITING,
-        retry=retry_policy(settings),
-        breaker=BreakerPolicy(
-            enabled=settings.CIRCUIT_BREAKER,
-            failure_threshold=settings.FAILURE_THRESHOLD,
-            open_seconds=settings.OPEN_SECONDS,
-            recovery_timeout=settings.RECOVERY_TIMEOUT,
-        ),
-    )
-
-
-def retry_policy(settings: Settings) -> RetryPolicy:
-    return RetryPolicy(
-        max_retries=settings.MAX_RETRIES,
-        backoff=settings.RETRY_BACKOFF,
-        initial_delay=settings.RETRY_INITIAL_DELAY,
-        factor=settings.RETRY_BACKOFF_FACTOR,
-        max_delay=settings.RETRY_MAX_DELAY,
-        jitter=settings.RETRY_JITTER,
-        fixed_delay=settings.RETRY_DELAY,
-        statuses=settings.RETRY_STATUSES,
-    )

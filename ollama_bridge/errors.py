@@ -54,6 +54,7 @@ class OllamaBridgeError(Exception):
         endpoint: name of the endpoint concerned ("" if none).
         model: model name as it was sent ("" if none).
         status: HTTP status of the upstream's reply, if there was one.
+        of_request: whether the request itself is at fault, so that no other endpoint would take it.
         begun: whether a reply had begun when the connection broke or the time was over.
         attempts: everything that was tried, oldest first.
     """
@@ -61,6 +62,7 @@ class OllamaBridgeError(Exception):
     code: ClassVar[str] = "error"
     public_message: ClassVar[str] = "Something went wrong. Please try again later."
     retryable: bool = False
+    of_request: bool = False
     begun: bool = False
 
     def __init__(

@@ -7,6 +7,7 @@ holds a prompt, an answer or a key: events have none.
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from .core.breaker import Mode
@@ -15,14 +16,21 @@ from .core.events import (
     CallAnswered,
     CallCancelled,
     CallFailed,
+    CallFailedOver,
     CallRefused,
+    CallRemembered,
     CallStarted,
     CircuitClosed,
     CircuitFollowed,
     CircuitOpened,
     CircuitProbing,
+    CooldownBegan,
+    CooldownEnded,
+    CooldownProbed,
+    ModelSkipped,
+    QuotaLow,
 )
-from .errors import Overloaded
+from .errors import ModelNotFound, Overloaded, QuotaExhausted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +40,8 @@ if TYPE_CHECKING:
 
 calls = logging.getLogger("ollama_bridge.client")
 circuits = logging.getLogger("ollama_bridge.circuit")
+failovers = logging.getLogger("ollama_bridge.failover")
+quotas = logging.getLogger("ollama_bridge.quota")
 
 
 def _log_start(event: CallStarted) -> None:
@@ -46,6 +56,12 @@ def _log_answer(event: CallAnswered) -> None:
     if calls.isEnabledFor(logging.INFO):
         extra = _facts(event.endpoint, event.model, event.request_id)
         calls.info("Response generated successfully in %.2fs", event.seconds, extra=extra)
+
+
+def _log_remembered(event: CallRemembered) -> None:
+    if calls.isEnabledFor(logging.INFO):
+        extra = _facts(event.endpoint, event.model, event.request_id)
+        calls.info("Response taken from the cache in %.2fs", event.seconds, extra=extra)
 
 
 def _log_repeat(event: AttemptRepeated) -> None:
@@ -98,6 +114,48 @@ def _log_followed(event: CircuitFollowed) -> None:
     circuits.info(line, state.value, extra=_facts_of_circuit(event.circuit))
 
 
+def _log_cooldown(event: CooldownBegan) -> None:
+    why = "usage limit reached" if event.code == QuotaExhausted.code else "the server asked for it"
+    line = "Cooldown: leaving the endpoint alone for %.0f s, %s"
+    # Each process that is told would say again what the first has said.
+    level = logging.INFO if event.is_told else logging.WARNING
+    circuits.log(level, line, event.seconds, why, extra=_facts(event.endpoint, "", code=event.code))
+
+
+def _log_cooldown_probe(event: CooldownProbed) -> None:
+    line = "Cooldown: over, trying whether the endpoint answers again"
+    circuits.info(line, extra=_facts(event.endpoint, ""))
+
+
+def _log_cooldown_end(event: CooldownEnded) -> None:
+    circuits.info("Cooldown: ended", extra=_facts(event.endpoint, ""))
+
+
+def _log_skip(event: ModelSkipped) -> None:
+    line = "Model %s is not on endpoint %s, which is skipped. Run there: ollama pull %s"
+    extra = _facts(event.endpoint, event.model, code=ModelNotFound.code)
+    failovers.warning(line, event.model, event.endpoint, event.model, extra=extra)
+
+
+def _log_low_quota(event: QuotaLow) -> None:
+    window = f"{event.window} allowance" if event.window else "allowance"
+    back = ""
+    if event.resets_at is not None:
+        moment = datetime.fromtimestamp(event.resets_at, UTC)
+        back = f", which comes back at {moment:%Y-%m-%d %H:%M} UTC"
+    line = "Quota: endpoint %s has used %d %% of its %s%s"
+    percent = event.used * 100 + 1e-9  # %d cuts off what it is less than a whole number
+    quotas.warning(line, event.endpoint, percent, window, back, extra=_facts(event.endpoint, ""))
+
+
+def _log_failover(event: CallFailedOver) -> None:
+    # While an endpoint is held back every call goes elsewhere, which would drown all other lines.
+    level = logging.WARNING if event.was_sent else logging.INFO
+    if failovers.isEnabledFor(level):
+        extra = _facts_of(event.error, event.request_id) | {"to": event.to.name}
+        failovers.log(level, "llm_failover to %s: %s", event.to.name, event.error, extra=extra)
+
+
 def _facts_of_circuit(name: str, code: str = "") -> dict[str, str]:
     endpoint, _, model = name.partition("/")
     return _facts(endpoint, model, code=code)
@@ -114,12 +172,19 @@ def _facts(endpoint: str, model: str, request_id: str = "", *, code: str = "") -
 _LINES: dict[type[Event], Callable[[Any], None]] = {
     CallStarted: _log_start,
     CallAnswered: _log_answer,
+    CallRemembered: _log_remembered,
     AttemptRepeated: _log_repeat,
     CallFailed: _log_failure,
     CallRefused: _log_refusal,
     CallCancelled: _log_cancel,
     CircuitOpened: _log_opening,
     CircuitProbing: _log_probe,
+    CooldownBegan: _log_cooldown,
+    CooldownProbed: _log_cooldown_probe,
+    CooldownEnded: _log_cooldown_end,
+    ModelSkipped: _log_skip,
+    QuotaLow: _log_low_quota,
+    CallFailedOver: _log_failover,
     CircuitClosed: _log_closing,
     CircuitFollowed: _log_followed,
 }

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from ollama_bridge.core.events import Event
-    from ollama_bridge.core.routing import Router
+    from ollama_bridge.core.router import Router
 
 _PATIENCE: Final = 60.0
 

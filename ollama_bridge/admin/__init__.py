@@ -19,10 +19,10 @@ from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.views.decorators.http import require_POST
 
-from .. import modes
+from .. import keeping
 from ..client import ollama_client
 from ..models import EndpointState, Mode, database
-from . import page
+from . import page, wording
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,19 +137,19 @@ class EndpointStateAdmin(Base):
         self._change(request, name, Mode.DISABLED)
 
     def check_now(self, request: HttpRequest, name: str) -> None:
-        """Ask the server how it is, which takes some seconds at most; moves no circuit."""
-        report = ollama_client.health_check(force=True)
+        """Ask the servers how they are, which takes some seconds at most; moves no circuit."""
+        health = ollama_client.health_check(force=True).endpoints[name]
         level = {"healthy": messages.SUCCESS, "degraded": messages.WARNING}
-        self.log_change(request, EndpointState(name=name), page.checked(name, report))
-        said = page.said_of(report)
-        self.message_user(request, said, level.get(report.status, messages.ERROR))
+        self.log_change(request, EndpointState(name=name), page.checked(health))
+        said = wording.found(health)
+        self.message_user(request, said, level.get(health.status, messages.ERROR))
 
     def _change(self, request: HttpRequest, name: str, mode: Mode) -> None:
         form = ReasonForm(request.POST)
         if not form.is_valid():
             wrong = " ".join(map(str, form.errors["reason"]))
             self.message_user(request, f"Nothing was changed. Reason: {wrong}", messages.ERROR)
-        elif modes.is_migrated():
+        elif keeping.is_migrated():
             self._store(request, name, mode, form.cleaned_data["reason"])
         else:
             self._change_here(request, name, mode, form.cleaned_data["reason"])
@@ -167,7 +167,7 @@ class EndpointStateAdmin(Base):
 
     def _change_here(self, request: HttpRequest, name: str, mode: Mode, reason: str) -> None:
         """Do without the table what can be done without it."""
-        modes.move(ollama_client.circuit_breakers[name], mode)
+        keeping.move(ollama_client.circuit_breakers[name], mode)
         line = f"{page.changed(name, mode, reason)} (in one process only)"
         self.log_change(request, EndpointState(name=name), line)
         self.message_user(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from django.conf import settings
@@ -14,20 +14,22 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 
-from .. import modes
+from .. import keeping
 from ..client import ollama_client
+from ..errors import QuotaExhausted
 from ..models import EndpointState, Mode, database
+from . import wording
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from datetime import datetime
 
     from ..circuits import CircuitBreaker, EndpointFacts
-    from ..core.health import HealthReport
+    from ..core.health import EndpointHealth
+    from ..core.quota import Quota
 
 CHECKED: Final = "Checked"
 DONE: Final = {
-    Mode.AUTO: "Endpoint {}: circuits are closed and work by themselves.",
+    Mode.AUTO: "Endpoint {}: circuits are closed and work by themselves, and no cooldown is left.",
     Mode.FORCED_OPEN: "Endpoint {}: all calls are refused until you reset it.",
     Mode.DISABLED: "Endpoint {}: all calls go through and nothing is counted, until you reset it.",
 }
@@ -37,22 +39,14 @@ _DID: Final = {
     Mode.DISABLED: "Disabled the circuits of endpoint {}",
 }
 _STATES: Final = {"closed": "Closed", "half_open": "Half-open", "open": "Open"}
-_MEANINGS: Final = {
-    "connection_failed": "the server was not reached, or hung up",
-    "timeout": "the server did not answer in time",
-    "upstream_failed": "the server said that it failed; see its log",
-    "invalid_reply": "the answer was none of Ollama's; check BASE_URL",
-}
 _UNMIGRATED: Final = (
     "Run: manage.py migrate ollama_bridge. "
-    "Until then, modes are of this process alone, and end with it."
+    "Until then, modes and cooldowns are of this process alone, and end with it."
 )
 _UNREADABLE: Final = (
     "The table of modes cannot be read ({}). Run: manage.py migrate, or see the database's log. "
     "Until then, this process goes on with the modes that it knows, and none can be changed."
 )
-_NONE: Final = "-"  # as Django's admin shows an empty value
-_SECOND: Final = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +67,46 @@ class Circuit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cooldown:
+    """Why an endpoint is left alone; ``until`` is None where its time is over.
+
+    ``is_of_quota`` where one call tries first whether an allowance is back, ``is_kept`` where it
+    survives this process.
+    """
+
+    why: str
+    left: str
+    until: datetime | None
+    is_of_quota: bool
+    is_kept: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allowance:
+    """How much is used: as a sentence, and as a share from 0 to 1."""
+
+    used: str
+    share: str
+    resets: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """A route of the settings, and where it leads."""
+
+    name: str
+    strategy: str
+    way: str
+    is_default: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Endpoint:
     """One endpoint of the settings.
 
-    ``differs`` is the mode of this process, where it is not the stored one. ``by`` is who stored
-    that, where the admin's log knows.
+    ``differs`` is the mode of this process, where it is not the stored one. ``state`` is what an
+    operator has stored, ``by`` who that was, where the admin's log knows. ``routes`` are the names
+    of those that lead here.
     """
 
     name: str
@@ -88,7 +117,10 @@ class Endpoint:
     differs: str
     state: EndpointState | None
     by: LogEntry | None
-    cooldown: str
+    is_cloud: bool
+    cooldown: Cooldown | None
+    allowance: Allowance | None
+    routes: tuple[str, ...]
     circuits: tuple[Circuit, ...]
 
     @property
@@ -108,12 +140,14 @@ class Page:
     problem: str = ""
     lacking: str = ""
     endpoints: tuple[Endpoint, ...] = ()
+    routes: tuple[Route, ...] = ()
 
 
 def look() -> Page:
     """Return the page as it is now. Asks no Ollama server."""
     now, process = timezone.now(), os.getpid()
     try:
+        ollama_client.hear()
         facts = ollama_client.endpoints
     except ImproperlyConfigured as error:
         return Page(process=process, since=None, now=now, problem=str(error))
@@ -124,6 +158,7 @@ def look() -> Page:
         now=now,
         lacking=lacking,
         endpoints=tuple(_endpoints(facts, states, is_stored=not lacking)),
+        routes=tuple(_routes()),
     )
 
 
@@ -148,27 +183,15 @@ def changed(name: str, mode: Mode, reason: str) -> str:
     return f"{done}: {reason}" if reason else done
 
 
-def checked(name: str, report: HealthReport) -> str:
+def checked(health: EndpointHealth) -> str:
     """Return the line of the admin's log about a check."""
-    return f"{CHECKED} endpoint {name}: {report.status}"
-
-
-def said_of(report: HealthReport) -> str:
-    """Return what a check found, as a sentence for the operator."""
-    verdict = f"Endpoint {report.endpoint} is {report.status}."
-    if not report.reachable:
-        return f"{verdict} {report.error}"
-    answered = f"The server answered in {_duration(report.latency * _SECOND)}"
-    if report.error is not None:
-        return f"{verdict} {answered}. {report.error}"
-    loaded = "loaded" if report.loaded else "not loaded yet"
-    return f"{verdict} {answered}: version {report.version or 'unknown'}, {report.model} {loaded}."
+    return f"{CHECKED} endpoint {health.endpoint}: {health.status}"
 
 
 def _stored() -> tuple[dict[str, EndpointState], str]:
     """Return the stored states by endpoint, and what stands in the way of them, or ""."""
     try:
-        if not modes.is_migrated():
+        if not keeping.is_migrated():
             return {}, _UNMIGRATED
         with transaction.atomic(using=database()):
             rows = EndpointState.objects.using(database()).in_bulk()
@@ -181,9 +204,11 @@ def _endpoints(
     facts: Mapping[str, EndpointFacts], states: Mapping[str, EndpointState], *, is_stored: bool
 ) -> Iterator[Endpoint]:
     breakers, stats = ollama_client.circuit_breakers, ollama_client.get_stats()["endpoints"]
+    leading = _routes_by_endpoint()
     for name, found in facts.items():
         state, live = states.get(name), Mode(breakers[name].mode)
         stored = _stored_mode(state, live) if is_stored else live
+        changed = state if state is not None and state.revision else None
         yield Endpoint(
             name=name,
             url=found.url,
@@ -191,11 +216,56 @@ def _endpoints(
             mode=stored.value,
             mode_label=state.get_mode_display() if state else stored.label,
             differs="" if live is stored else live.label,
-            state=state,
-            by=_author(state),
-            cooldown=_seconds(found.cooldown) if found.cooldown else "",
+            state=changed,
+            by=_author(changed),
+            is_cloud=found.is_cloud,
+            cooldown=_cooldown(found, state),
+            allowance=None if found.quota is None else _allowance(found.quota),
+            routes=tuple(leading.get(name, ())),
             circuits=tuple(_circuits(name, breakers, stats.get(name, {}))),
         )
+
+
+def _cooldown(found: EndpointFacts, state: EndpointState | None) -> Cooldown | None:
+    if not found.cooldown_code:
+        return None
+    until = datetime.now(UTC) + timedelta(seconds=found.cooldown) if found.cooldown else None
+    return Cooldown(
+        why=wording.pause(found.cooldown_code),
+        left=wording.span(found.cooldown),
+        until=_as_the_project_has_it(until),
+        is_of_quota=found.cooldown_code == QuotaExhausted.code,
+        is_kept=state is not None
+        and state.cooldown_until is not None
+        and state.cooldown_server == found.identity,
+    )
+
+
+def _allowance(quota: Quota) -> Allowance:
+    ends = quota.resets_at
+    return Allowance(
+        used=wording.used(quota),
+        share=f"{min(quota.used, 1.0):.2f}",
+        resets=_as_the_project_has_it(None if ends is None else datetime.fromtimestamp(ends, UTC)),
+    )
+
+
+def _routes() -> Iterator[Route]:
+    for route in ollama_client.routes.values():
+        yield Route(
+            name=route.name,
+            strategy=route.strategy,
+            way=wording.way(route),
+            is_default=route.is_default,
+        )
+
+
+def _routes_by_endpoint() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for route in ollama_client.routes.values():
+        for name in dict.fromkeys(target.partition("/")[0] for target in route.targets):
+            found.setdefault(name, []).append(route.name)
+    return found
 
 
 def _stored_mode(state: EndpointState | None, live: Mode) -> Mode:
@@ -217,32 +287,20 @@ def _circuits(
 
 
 def _circuit(model: str, breaker: CircuitBreaker, stats: Mapping[str, Any]) -> Circuit:
-    rate, state = stats.get("success_rate"), breaker.state
+    state = breaker.state
     return Circuit(
         name=model,
         state=state,
         label=_STATES[state],
         failures=breaker.failures,
-        next_try=_next_try(breaker),
+        next_try=wording.next_try(breaker, Mode.FORCED_OPEN),
         last_error=breaker.last_error,
-        meaning=_MEANINGS.get(breaker.last_error, ""),
-        calls=_calls(stats.get("total_requests", 0), stats.get("refused_requests", 0)),
-        success_rate=_NONE if rate is None else f"{rate:.1f} %",
-        average=_duration(stats.get("avg_latency_ms")),
-        p95=_duration(stats.get("p95_latency_ms")),
+        meaning=wording.meaning(breaker.last_error),
+        calls=wording.calls(stats.get("total_requests", 0), stats.get("refused_requests", 0)),
+        success_rate=wording.rate(stats.get("success_rate")),
+        average=wording.duration(stats.get("avg_latency_ms")),
+        p95=wording.duration(stats.get("p95_latency_ms")),
     )
-
-
-def _calls(total: int, refused: int) -> str:
-    return f"{total}, {refused} refused" if refused else str(total)
-
-
-def _next_try(breaker: CircuitBreaker) -> str:
-    if breaker.state == "closed":
-        return _NONE
-    if breaker.mode == Mode.FORCED_OPEN:
-        return "after a reset"
-    return _seconds(breaker.retry_after) if breaker.retry_after else "with the next call"
 
 
 def _author(state: EndpointState | None) -> LogEntry | None:
@@ -256,15 +314,3 @@ def _author(state: EndpointState | None) -> LogEntry | None:
     )
     changes = entries.exclude(change_message__startswith=CHECKED).select_related("user")
     return changes.order_by("action_time").first()
-
-
-def _seconds(seconds: float) -> str:
-    return f"in {math.ceil(seconds)} s"
-
-
-def _duration(milliseconds: float | None) -> str:
-    if milliseconds is None:
-        return _NONE
-    if milliseconds < _SECOND:
-        return f"{milliseconds:.0f} ms"
-    return f"{milliseconds / _SECOND:.1f} s"

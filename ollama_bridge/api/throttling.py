@@ -47,11 +47,18 @@ class ChatThrottle(SimpleRateThrottle):
             return True
 
 
-def who_asks(request: Request) -> str:
-    """Return what tells one user from others, or one address where nobody is logged in."""
+def user_of(request: Request) -> str:
+    """Return what tells a user who is logged in from all others, "" for anybody else."""
     user = request.user
     if getattr(user, "is_authenticated", False) and getattr(user, "pk", None) is not None:
-        return f"user {user.pk}"
+        return f"user:{user.pk}"
+    return ""
+
+
+def who_asks(request: Request) -> str:
+    """Return what tells one user from others, or one address where nobody is logged in."""
+    if user := user_of(request):
+        return user
     if api_settings.NUM_PROXIES is None:
         return f"address {request.META.get('REMOTE_ADDR')}"
     return f"address {BaseThrottle().get_ident(request)}"

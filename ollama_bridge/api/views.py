@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 from asgiref.sync import sync_to_async
@@ -23,16 +22,15 @@ from rest_framework.views import APIView, set_rollback
 
 from .. import conf
 from ..client import ollama_client
-from ..errors import OllamaBridgeError
-from . import events, parsers, request_ids, threads
+from . import bodies, events, parsers, request_ids, threads
 from .arelay import AsyncEvents, ThreadedEvents
 from .concurrency import calls_by_user
 from .entry import DualView
-from .errors import Problem, of_bridge, problem_of, wait_for
+from .errors import Problem, problem_of
 from .permissions import FromSettings
 from .relay import Events
 from .serializers import ChatSerializer
-from .throttling import ChatThrottle, who_asks
+from .throttling import ChatThrottle, user_of, who_asks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -284,7 +282,7 @@ class ChatView(BridgeView):
             client=self.get_client(),
             message=data["message"],
             system_prompt=self.get_system_prompt(data),
-            chosen={name: data[name] for name in ("history", "model", "options") if name in data},
+            chosen=self._chosen_by_client(data) | self._chosen_by_site(data),
             who=who_asks(request),
             is_streamed=self._wants_events or data.get("stream", False),
         )
@@ -304,12 +302,47 @@ class ChatView(BridgeView):
         """
         return data.get("system_prompt")
 
+    def get_using(self, data: Mapping[str, Any]) -> str | None:  # noqa: ARG002  # for overrides
+        """Return the route or the endpoint to ask, None for the one that serves by default."""
+        return None
+
+    def get_sticky_key(self, data: Mapping[str, Any]) -> str:  # noqa: ARG002  # the same
+        """Return whose calls go to the same target, where a route draws lots: each user's."""
+        return user_of(self.request)
+
+    def get_cache_ttl(self, data: Mapping[str, Any]) -> float | None:  # noqa: ARG002  # the same
+        """Return for how many seconds an answer may serve again, None to ask in any case.
+
+        Where ``CACHE`` is None nothing is kept.
+        """
+        return None
+
+    def get_cache_scope(self, data: Mapping[str, Any]) -> str | None:  # noqa: ARG002  # the same
+        """Return who may have an answer again: its user alone, unless you say "shared".
+
+        None keeps nothing, and is for visitors who are not logged in: we cannot tell them apart.
+        """
+        return user_of(self.request) or None
+
+    def _chosen_by_client(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: data[name] for name in ("history", "model", "options") if name in data}
+
+    def _chosen_by_site(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        chosen: dict[str, Any] = {
+            "using": self.get_using(data),
+            "sticky_key": self.get_sticky_key(data),
+        }
+        caching = {"cache_ttl": self.get_cache_ttl(data), "cache_scope": self.get_cache_scope(data)}
+        if all(caching.values()) and conf.current().CACHE is not None:
+            chosen |= caching
+        return {name: value for name, value in chosen.items() if value not in (None, "")}
+
     def get_problem(self, exc: Exception) -> Problem | None:
         return problem_of(exc, chosen=self._chosen)
 
     def answered(self, reply: ChatReply) -> dict[str, Any]:
         """Return the body of an answer."""
-        return _answer(reply, self.request_id)
+        return bodies.of_answer(reply, self.request_id)
 
     def failed(self, error: Exception) -> Problem | None:
         return self.get_problem(error)
@@ -334,10 +367,12 @@ class HealthView(BridgeView):
         return self.get_client(), force
 
     def _told(self, report: HealthReport) -> Response:
-        problem = None if report else _standstill(report)
-        body = _health(report, problem)
+        problem = None if report else bodies.standstill(report)
+        body = bodies.of_health(report, problem)
         if self.staff:
-            body["endpoints"] = {report.endpoint: _endpoint(report)}
+            body["endpoints"] = {
+                name: bodies.of_endpoint(each) for name, each in report.endpoints.items()
+            }
         if problem is None:
             return Response(body)
         return Response(body, problem.status, headers=problem.headers())
@@ -371,57 +406,3 @@ def is_staff(request: Request) -> bool:
         return bool(getattr(request.user, "is_staff", False))
     except APIException:
         return False
-
-
-def _answer(reply: ChatReply, request_id: str) -> dict[str, Any]:
-    body = {
-        "success": True,
-        "response": str(reply),
-        "source": reply.source,
-        "reliability": reply.reliability,
-        "model": reply.model,
-        "usage": reply.usage.to_dict(),
-        "done_reason": reply.done_reason,
-        "request_id": request_id,
-    }
-    return body | {"truncated": True} if reply.truncated else body
-
-
-def _standstill(report: HealthReport) -> Problem:
-    """Return what stands in the way; here it is always a 503, whatever a chat would answer."""
-    error = report.error or OllamaBridgeError()
-    problem = of_bridge(error)
-    seconds = report.retry_after if error.retry_after is None else error.retry_after
-    return replace(problem, status=503, retry_after=wait_for(503, seconds))
-
-
-def _health(report: HealthReport, problem: Problem | None) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "success": problem is None,
-        "status": report.status,
-        "ollama_connected": report.reachable,
-        "default_model": report.model,
-        "circuit_breaker_state": str(report.circuit),
-    }
-    if problem is not None:
-        body |= {
-            "error": problem.error,
-            "code": problem.code,
-            "retry_after": problem.retry_after,
-        }
-    return body
-
-
-def _endpoint(report: HealthReport) -> dict[str, Any]:
-    """Return what only the operator should know."""
-    return {
-        "url": report.url,
-        "model": report.model,
-        "reachable": report.reachable,
-        "version": report.version,
-        "models": dict(report.models),
-        "loaded": sorted(report.loaded),
-        "circuit_breaker_state": str(report.circuit),
-        "latency_ms": round(report.latency * 1000, 1),
-        "error": str(report.error) if report.error else None,
-    }

@@ -72,7 +72,10 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Wait for a slot until ``ticket.waits`` no more; the result tells whether it was granted."""
+    """Wait until ``ticket.waits`` no more, for a slot, a store, or somebody else's answer.
+
+    The result tells whether it was granted.
+    """
 
     ticket: Ticket
     until: float

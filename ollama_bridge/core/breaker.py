@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from .events import CircuitClosed, CircuitOpened, CircuitProbing
+from .events import CircuitClosed, CircuitFollowed, CircuitOpened, CircuitProbing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 LONGEST_LEASE = 120.0
 LEASE_GRACE = 5.0
+RAMP, FIRST_SHARE = 30.0, 0.25
 _NEVER = float("-inf")
 _SETTLED = -1
 
@@ -117,6 +118,14 @@ class Window:
         self._turn(now)
         self._bad[self._slot] += 1
 
+    def take_back_bad(self, now: float) -> None:
+        """Forget the last bad visit, where it is still of the window."""
+        oldest = int(now / self._width) - self.BUCKETS
+        live = [slot for slot, epoch in enumerate(self._epochs) if epoch > oldest]
+        latest = max((s for s in live if self._bad[s]), key=self._epochs.__getitem__, default=None)
+        if latest is not None:
+            self._bad[latest] -= 1
+
     def totals(self, now: float) -> tuple[int, int]:
         """Return (bad visits, all visits) of the window that ends now."""
         oldest = int(now / self._width) - self.BUCKETS
@@ -141,10 +150,10 @@ class Breaker:
 
     Attributes:
         generation: counts the circuit's moves, in all processes that share it.
+        closed_at: when it has closed after having been open, long ago if it never was.
     """
 
     __slots__ = (
-        "_closed_at",
         "_leased",
         "_move_count",
         "_moved",
@@ -156,6 +165,7 @@ class Breaker:
         "_state",
         "_until",
         "_window",
+        "closed_at",
         "failures",
         "generation",
         "last_error",
@@ -183,7 +193,7 @@ class Breaker:
         self._until = 0.0  # end of the open time, or of the probe's lease
         self._leased = False
         self._openings = 0
-        self._closed_at = _NEVER
+        self.closed_at = _NEVER
         self.failures = 0
         self.generation = 0
         self.last_error = ""
@@ -238,8 +248,8 @@ class Breaker:
         return Permit(_SETTLED if self._records_nothing else self._move_count)
 
     def is_current(self, permit: Permit) -> bool:
-        """Tell whether an outcome under this permit would still count."""
-        return permit.move == self._move_count
+        """Tell whether this permit still admits; where nothing is recorded any does."""
+        return self._records_nothing or permit.move == self._move_count
 
     def succeed(self, permit: Permit, now: float) -> None:
         current, permit.move = permit.move == self._move_count, _SETTLED
@@ -262,14 +272,36 @@ class Breaker:
             return
         self._window.add_bad(now)
         if failed := self._tripped_by(now):
-            if now - self._closed_at >= self._policy.window:
+            if now - self.closed_at >= self._policy.window:
                 self._openings = 0
             self._open(now, failed)
+
+    def forgive(self, move: int, now: float) -> None:
+        """Forget a failure under a permit of this ``move``: the same call was answered after all.
+
+        Where the circuit has moved since, for this failure perhaps, nothing changes.
+        """
+        if move == self._move_count and self.passes:
+            self._window.take_back_bad(now)
 
     def release(self, permit: Permit) -> None:
         """Settle without an outcome: cancelled, or neither good nor bad."""
         if self._settle(permit) and self._state is _HALF_OPEN:
             self._move(_HALF_OPEN, 0.0)
+
+    def ramp(self, now: float) -> float:
+        """Return the share of calls that is good for it: after it has closed, less for a while.
+
+        Slow start as of load balancers: from ``FIRST_SHARE`` to 1 in ``RAMP`` seconds.
+        """
+        since = now - self.closed_at
+        if since >= RAMP or not self.passes:
+            return 1.0
+        return FIRST_SHARE + (1.0 - FIRST_SHARE) * since / RAMP
+
+    def followed(self, now: float) -> Event:  # noqa: ARG002  # others tell for how long
+        """Return the report that another process has moved it."""
+        return CircuitFollowed(circuit=self.name, state=self.state, mode=self.mode)
 
     def forget_probe(self) -> None:
         """Let the next caller probe: whoever holds the lease will not be heard of again."""
@@ -280,7 +312,7 @@ class Breaker:
         self.mode = _AUTO if self._policy.enabled else _DISABLED
         self._openings = 0
         self._close(now)
-        self._closed_at = _NEVER
+        self.closed_at = _NEVER
 
     def set_mode(self, mode: Mode) -> None:
         self.mode = mode
@@ -313,7 +345,7 @@ class Breaker:
         self._openings = told.openings
         self._window.clear()
         if told.state is _CLOSED and self._state is not _CLOSED:
-            self._closed_at = now
+            self.closed_at = now
         self._become(told.state, now + told.seconds, leased=told.leased)
 
     def _settle(self, permit: Permit) -> bool:
@@ -349,7 +381,7 @@ class Breaker:
 
     def _close(self, now: float) -> None:
         self._move(_CLOSED, 0.0)
-        self._closed_at = now
+        self.closed_at = now
         self.failures = 0
         self._window.clear()
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..errors import Phase
+
 
 @dataclass(frozen=True, slots=True)
 class Clock:
@@ -21,16 +23,18 @@ class Clock:
 class Deadline(NamedTuple):
     """The moment, on the monotonic clock, at which a whole call ends.
 
-    ``seconds`` is what the caller granted, ``usual`` what the settings grant.
+    ``seconds`` is what the caller granted, ``usual`` what the settings grant, and ``phase`` what
+    running out of it is called.
     """
 
     end: float
     seconds: float
     usual: float
+    phase: Phase = "total"
 
     @classmethod
-    def after(cls, seconds: float, *, now: float, usual: float) -> Deadline:
-        return cls(now + seconds, seconds, usual)
+    def after(cls, seconds: float, *, now: float, usual: float, phase: Phase = "total") -> Deadline:
+        return cls(now + seconds, seconds, usual, phase)
 
     @property
     def is_usual(self) -> bool:

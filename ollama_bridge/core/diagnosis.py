@@ -45,16 +45,20 @@ CLIENT_ERRORS, SERVER_ERRORS = 400, 500
 
 
 class _Meaning(NamedTuple):
-    """The error that something means, and the sentence for the operator."""
+    """The error that something means, and the sentence for the operator.
+
+    ``of_request`` tells that no other endpoint would take it.
+    """
 
     error: type[OllamaBridgeError]
     sentence: str
+    of_request: bool = False
 
 
 def _known(
-    pattern: str, error: type[OllamaBridgeError], sentence: str
+    pattern: str, error: type[OllamaBridgeError], sentence: str, *, of_request: bool = False
 ) -> tuple[re.Pattern[str], _Meaning]:
-    return re.compile(pattern, re.IGNORECASE), _Meaning(error, sentence)
+    return re.compile(pattern, re.IGNORECASE), _Meaning(error, sentence, of_request)
 
 
 _OPTIONS = (
@@ -67,16 +71,19 @@ _TEXTS = (
         rf'option "(?P<option>{_OPTIONS})" must be of type (?P<type>array|boolean|float32|integer)',
         RequestRejected,
         "Option {option} must be of type {type}. Correct it in OPTIONS or in options=",
+        of_request=True,
     ),
     _known(
         r'option ".*" must be of type',
         RequestRejected,
         "An option is of the wrong type. Correct it in OPTIONS or in options=",
+        of_request=True,
     ),
     _known(
         r"invalid format:|invalid JSON schema in format",
         RequestRejected,
         'The server does not accept the format. Use "json" or a valid JSON schema',
+        of_request=True,
     ),
     _known(
         r"does not support (?P<what>thinking|chat|generate|tools|insert)",
@@ -98,6 +105,7 @@ _TEXTS = (
         r"time: (?:missing unit|unknown unit|invalid duration)",
         RequestRejected,
         'The server does not accept keep_alive. Use seconds, or a duration such as "5m"',
+        of_request=True,
     ),
     _known(
         r"request body too large|failed to read request body",
@@ -213,11 +221,11 @@ _BEGUN = {FaultKind.CUT, FaultKind.SLOW, FaultKind.TOO_LARGE}
 _STATUSES: dict[int, _Meaning] = {
     401: _Meaning(
         AuthenticationFailed,
-        "The server at {url} does not accept the key. Set OLLAMA_API_KEY",
+        "The server at {url} does not accept the key. Set {key}",
     ),
     403: _Meaning(
         AuthenticationFailed,
-        "The server at {url} refuses this client. Check OLLAMA_API_KEY and its plan",
+        "The server at {url} refuses this client. Check {key} and its plan",
     ),
     404: _Meaning(ModelNotFound, "Model {model} not found. Run: ollama pull {model}"),
     413: _Meaning(
@@ -228,6 +236,9 @@ _STATUSES: dict[int, _Meaning] = {
     502: _Meaning(ServerFailed, "A proxy did not reach Ollama at {url} (HTTP 502). See its log"),
     504: _Meaning(ServerFailed, "A proxy did not reach Ollama at {url} (HTTP 504). See its log"),
 }
+_NOT_IN_CLOUD = _Meaning(
+    ModelNotFound, "Model {model} not found at {url}. See https://ollama.com/search?c=cloud"
+)
 _FOREIGN_HOST = _Meaning(
     AuthenticationFailed,
     "The server at {url} refuses this host name. "
@@ -243,6 +254,8 @@ _REDIRECT = _Meaning(
 _REJECTED = _Meaning(
     RequestRejected, "The server at {url} rejected the request (HTTP {status}). See its log"
 )
+_OF_REQUEST = 400, 422
+_KEY = "OLLAMA_API_KEY"
 _FAILED = _Meaning(
     ServerFailed, "Ollama at {url} answered with HTTP {status}. See the server's log"
 )
@@ -256,7 +269,10 @@ _NOT_A_REPLY = _Meaning(
 
 def from_fault(fault: TransportFault, target: Target, *, phase: Phase) -> OllamaBridgeError:
     """Say what a failure below HTTP means; ``phase`` is the limit that a silence has broken."""
-    error = _error(_meaning_of(fault.kind, phase), target, detail=fault.detail)
+    kind = fault.kind
+    if kind is FaultKind.REFUSED and target.endpoint.is_cloud:  # nobody can start it there
+        kind = FaultKind.UNREACHABLE
+    error = _error(_meaning_of(kind, phase), target, detail=fault.detail)
     if isinstance(error, Timeout):
         error.phase = "connect" if fault.kind is FaultKind.CONNECT_TIMEOUT else phase
     error.begun = fault.kind in _BEGUN
@@ -278,7 +294,12 @@ def from_status(head: Head, body: bytes, target: Target, *, wall: float) -> Olla
     reply = decode_object(body)
     text = body[:_LONGEST_TEXT].decode(errors="replace") if reply is None else error_of(reply)
     names_model = reply is not None and text is not None and not text.startswith("path ")
-    meaning = _by_status(head.status, names_model=names_model, is_empty=not body)
+    meaning = _by_status(
+        head.status,
+        names_model=names_model,
+        is_empty=not body,
+        is_cloud=target.endpoint.is_cloud,
+    )
     error = _by_text(text or "", head.status, target) or _error(meaning, target, status=head.status)
     error.status = head.status
     error.retry_after = parse_retry_after(head.headers.get("Retry-After"), wall=wall)
@@ -297,6 +318,11 @@ def from_body(head: Head, target: Target) -> OllamaBridgeError:
     error = _error(_NOT_A_REPLY, target, what=_media_type(head) or "something")
     error.status = head.status
     return error
+
+
+def unauthorized(target: Target) -> OllamaBridgeError:
+    """Return the error of an endpoint that does not accept the key."""
+    return _error(_STATUSES[UNAUTHORIZED], target)
 
 
 def _by_text(text: str, status: int, target: Target) -> OllamaBridgeError | None:
@@ -318,15 +344,17 @@ def _is_plausible(error: type[OllamaBridgeError], status: int) -> bool:
     return status not in {UNAUTHORIZED, FORBIDDEN, NOT_FOUND, TOO_MANY}
 
 
-def _by_status(status: int, *, names_model: bool, is_empty: bool) -> _Meaning:
+def _by_status(status: int, *, names_model: bool, is_empty: bool, is_cloud: bool) -> _Meaning:
     if status == FORBIDDEN and is_empty:
         return _FOREIGN_HOST
     if status == NOT_ALLOWED or (status == NOT_FOUND and not names_model):
         return _NO_API
     if status in _STATUSES:
-        return _STATUSES[status]
+        return _NOT_IN_CLOUD if status == NOT_FOUND and is_cloud else _STATUSES[status]
     if status >= SERVER_ERRORS:
         return _FAILED
+    if status in _OF_REQUEST:
+        return _REJECTED._replace(of_request=True)
     return _REJECTED if status >= CLIENT_ERRORS else _REDIRECT
 
 
@@ -337,9 +365,12 @@ def _error(meaning: _Meaning, target: Target, **parts: object) -> OllamaBridgeEr
         host=urlsplit(endpoint.base_url).hostname,
         model=target.model,
         limit=endpoint.max_response_bytes,
+        key=_KEY if endpoint.name == "default" else f"{_KEY}, or API_KEY of {endpoint.name}",
         **parts,
     )
-    return meaning.error(sentence, endpoint=endpoint.name, model=target.model)
+    error = meaning.error(sentence, endpoint=endpoint.name, model=target.model)
+    error.of_request = meaning.of_request
+    return error
 
 
 def _media_type(head: Head) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 if TYPE_CHECKING:
     from ..errors import OllamaBridgeError
     from .breaker import Mode, State
-    from .types import Usage
+    from .quota import Source
+    from .types import Target, Usage
 
 
 class CallStarted(NamedTuple):
@@ -30,8 +31,20 @@ class CallAnswered(NamedTuple):
     request_id: str
 
 
+class CallRemembered(NamedTuple):
+    """A call was answered with what another one had been, so it took no tokens."""
+
+    seconds: float
+    endpoint: str
+    model: str
+    request_id: str
+
+
 class AttemptRepeated(NamedTuple):
-    """An attempt failed and is made again in ``delay`` seconds; ``number`` of ``most`` attempts."""
+    """What failed is tried again in ``delay`` seconds: attempt ``number`` of ``most``.
+
+    A call to several endpoints counts its rounds, each of which may be several attempts.
+    """
 
     number: int
     most: int
@@ -90,9 +103,60 @@ class CircuitFollowed(NamedTuple):
     mode: Mode
 
 
+class CooldownBegan(NamedTuple):
+    """An endpoint is left alone for so long; ``is_told`` by another process."""
+
+    endpoint: str
+    code: str
+    seconds: float
+    is_told: bool = False
+
+
+class CooldownProbed(NamedTuple):
+    """An endpoint's allowance should be back, and one call tries whether it is."""
+
+    endpoint: str
+
+
+class CooldownEnded(NamedTuple):
+    endpoint: str
+    is_told: bool = False
+
+
+class ModelSkipped(NamedTuple):
+    """A call goes elsewhere, since an endpoint does not have the model."""
+
+    endpoint: str
+    model: str
+
+
+class QuotaLow(NamedTuple):
+    """An account has little left of an allowance; once for each of its windows.
+
+    ``used`` is the share that is used up, ``resets_at`` when it comes back, on the wall clock; the
+    rest is as in ``Quota``.
+    """
+
+    endpoint: str
+    used: float
+    source: Source
+    window: str
+    resets_at: float | None = None
+
+
+class CallFailedOver(NamedTuple):
+    """A call goes on at ``to``, since ``error`` stood in its way; ``was_sent`` where it did."""
+
+    error: OllamaBridgeError
+    to: Target
+    was_sent: bool
+    request_id: str
+
+
 Event: TypeAlias = (
     CallStarted
     | CallAnswered
+    | CallRemembered
     | AttemptRepeated
     | CallFailed
     | CallRefused
@@ -101,5 +165,11 @@ Event: TypeAlias = (
     | CircuitProbing
     | CircuitClosed
     | CircuitFollowed
+    | CooldownBegan
+    | CooldownProbed
+    | CooldownEnded
+    | ModelSkipped
+    | QuotaLow
+    | CallFailedOver
 )
 Observer: TypeAlias = Callable[[Event], None]

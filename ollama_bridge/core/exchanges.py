@@ -7,28 +7,32 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidReply, OllamaBridgeError, StreamInterrupted, Timeout
 from .actions import Emit, FaultKind, Finish, Open, Read, Send, TransportFault
-from .diagnosis import OK, from_body, from_error, from_fault, from_status
+from .diagnosis import OK, TOO_MANY, from_body, from_error, from_fault, from_status
 from .protocol import Answer, LineDecoder, decode_object, error_of, text_of
+from .quota import from_headers
 from .types import Delta, Response
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .actions import Flow
-    from .flow import Trip
-    from .types import Head, Request, Target
+    from .trip import Trip
+    from .types import Endpoint, Head, Request, Target
     from .visit import Visit
 
 
 # Seconds for which the end of a body may take after the last line. It comes along with it, so this
 # costs nothing, and keeps the connection for the next call.
 _GRACE = 0.05
+_TELLING = (OK, TOO_MANY)
 
 
 def whole(trip: Trip, visit: Visit, request: Request, *, fresh: bool) -> Flow[Answer]:
     """Ask for the answer in one piece."""
     endpoint = visit.target.endpoint
-    response: Response = yield Send(endpoint, request, trip.deadline.end, fresh)
+    response: Response = yield Send(endpoint, request, visit.deadline.end, fresh)
+    if endpoint.api_key:
+        _learn_quota(trip, endpoint, response)
     answer = _read(response, visit.target, wall=trip.wall())
     if not answer.done:
         raise _cut_short(visit.target, answer.text)
@@ -38,10 +42,12 @@ def whole(trip: Trip, visit: Visit, request: Request, *, fresh: bool) -> Flow[An
 def streamed(trip: Trip, visit: Visit, request: Request, *, fresh: bool) -> Flow[Answer]:
     """Ask for the answer piece by piece, and emit each as it comes."""
     endpoint = visit.target.endpoint
-    head: Head = yield Open(endpoint, request, trip.deadline.end, fresh)
+    head: Head = yield Open(endpoint, request, visit.deadline.end, fresh)
+    if endpoint.api_key:
+        _learn_quota(trip, endpoint, head)
     try:
         if head.status != OK:
-            body = yield from _rest(trip, endpoint.max_response_bytes)
+            body = yield from _rest(visit.deadline.end, endpoint.max_response_bytes)
             raise from_status(head, body, visit.target, wall=trip.wall())
         answer = yield from _Relay(trip, visit, head).run()
     except (OllamaBridgeError, TransportFault):
@@ -49,6 +55,14 @@ def streamed(trip: Trip, visit: Visit, request: Request, *, fresh: bool) -> Flow
         raise
     yield Finish(0.0 if answer.truncated else trip.now() + _GRACE)
     return answer
+
+
+def _learn_quota(trip: Trip, endpoint: Endpoint, head: Head) -> None:
+    """Take note of what is left of an account's allowance, where the headers say so."""
+    if head.status in _TELLING:
+        quota = from_headers(head.headers, wall=trip.wall())
+        if quota is not None:
+            trip.router.learn_quota(endpoint.name, quota)
 
 
 def _cut_short(target: Target, partial: str) -> InvalidReply:
@@ -62,9 +76,9 @@ def _cut_short(target: Target, partial: str) -> InvalidReply:
     return error
 
 
-def _rest(trip: Trip, limit: int) -> Flow[bytes]:
+def _rest(until: float, limit: int) -> Flow[bytes]:
     body = bytearray()
-    while data := (yield Read(trip.deadline.end)):
+    while data := (yield Read(until)):
         body += data
         if len(body) > limit:
             raise TransportFault(FaultKind.TOO_LARGE)
@@ -185,7 +199,7 @@ class _Relay:
     def _until(self) -> float:
         """Return the end of the next read: the call's before the first piece, then of a silence."""
         if not self.trip.begun:
-            return self.trip.deadline.end
+            return self.visit.deadline.end
         return min(self.trip.now() + self.idle, self.trip.end)
 
     def _is_full(self) -> bool:

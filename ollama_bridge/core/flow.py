@@ -2,8 +2,9 @@
 
 ::
 
-    deadline -> for each target: hear others -> refused? -> slot -> permits -> attempts -> outcome
-             -> the answer, or the next target, or give up with all that was tried
+    deadline -> for each target, in the order of ``routing``:
+                hear others -> refused? -> slot -> permits -> attempts -> outcome
+             -> the answer, or the next target, or a pause and once more, or give up
 
 A flow yields actions and is sent their results; a ``TransportFault`` is thrown into it where the
 network failed. Drivers perform: ``transports.blocking`` with requests, ``transports.aio`` with
@@ -15,132 +16,38 @@ cleaned up is cleaned up by ``Visit``, which never blocks.
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import (
     AllEndpointsFailed,
+    ModelNotFound,
     OllamaBridgeError,
 )
 from .actions import FaultKind, Flow, Sleep, TransportFault, Wait
-from .deadline import Deadline
 from .diagnosis import from_fault
 from .events import (
     AttemptRepeated,
     CallAnswered,
     CallCancelled,
     CallFailed,
+    CallFailedOver,
     CallRefused,
     CallStarted,
 )
-from .outcome import is_of_the_request
-from .types import Attempt, ChatReply
+from .outcome import is_refusal
+from .sharing import PATIENCE, heard
+from .trip import Trip
+from .types import ChatReply
 from .visit import Visit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from ..errors import Phase
-    from .protocol import Answer, ChatRequest
-    from .routing import Router
-    from .types import Endpoint, Request, Target
-
-
-PATIENCE = 0.05
-"""The most seconds that a call waits for what other processes know."""
-
-
-class Call(NamedTuple):
-    """What a caller wants. Times are in seconds.
-
-    ``model`` is None for each endpoint's own, and each limit for what the settings grant. Calls of
-    a ``batch`` wait for their slot behind all others.
-
-    Of a stream, ``timeout`` bounds the whole, ``first_token_timeout`` everything up to its first
-    piece, and ``chunk_timeout`` each silence after that. It ends, truncated, before it has more
-    than ``max_chunks`` pieces or ``max_bytes`` of text and thinking, in UTF-8.
-    """
-
-    request: ChatRequest
-    request_id: str
-    model: str | None = None
-    timeout: float | None = None
-    prompt_length: int = 0
-    batch: bool = False
-    first_token_timeout: float | None = None
-    chunk_timeout: float | None = None
-    max_chunks: int | None = None
-    max_bytes: int | None = None
-
-
-class Trip:
-    """A call under way: its deadline, and everything that was tried so far.
-
-    A stream has ``deadline`` to begin, and ``end`` is that of the whole, if the caller set one.
-    ``phase`` is what running out of the deadline is called.
-    """
-
-    __slots__ = (
-        *("attempts", "begun", "call", "deadline", "end", "now", "phase", "repeats", "router"),
-        *("sent", "started"),
-    )
-
-    def __init__(self, router: Router, call: Call) -> None:
-        self.router = router
-        self.call = call
-        self.now = router.clock.monotonic
-        self.started = self.now()
-        granted, usual, self.phase = _limits(call, router.default.endpoint)
-        self.deadline = Deadline.after(granted, now=self.started, usual=usual)
-        self.end = math.inf if call.timeout is None else self.started + call.timeout
-        self.attempts: list[Attempt] = []
-        self.repeats = 0
-        self.sent = False
-        self.begun = False  # whether the caller has a piece of a stream
-
-    def wall(self) -> float:
-        return self.router.clock.wall()
-
-    def left(self) -> float:
-        return self.deadline.left(self.now())
-
-    def is_too_late(self, delay: float) -> bool:
-        """Tell whether an attempt after a delay would hardly begin before the end.
-
-        Being cut off at once, it would only hide what really failed before it.
-        """
-        return delay + min(1.0, self.deadline.seconds / 10) >= self.left()
-
-    def is_over(self) -> bool:
-        """Tell whether the time that the caller grants the whole is over."""
-        return self.now() >= self.end
-
-    def note(self, target: Target, since: float, error: OllamaBridgeError | None = None) -> None:
-        attempt = Attempt(
-            endpoint=target.endpoint.name,
-            model=target.model,
-            code=error.code if error else "",
-            status=error.status if error else 200,
-            seconds=self.now() - since,
-        )
-        self.attempts.append(attempt)
-
-
-def _limits(call: Call, endpoint: Endpoint) -> tuple[float, float, Phase]:
-    """Return the seconds granted and usual for an answer, or for a stream to begin; and the phase.
-
-    Who gives a stream more time as a whole also gives it more to begin, unless that has a limit of
-    its own.
-    """
-    granted = endpoint.timeout if call.timeout is None else call.timeout
-    if not call.request.stream:
-        return granted, endpoint.timeout, "total"
-    of_settings = endpoint.first_token_timeout
-    first = of_settings if call.first_token_timeout is None else call.first_token_timeout
-    usual = endpoint.timeout if of_settings is None else of_settings
-    if call.timeout is not None and (first is None or call.timeout <= first):
-        return call.timeout, usual, "total"
-    return granted if first is None else first, usual, "first_token"
+    from .deadline import Deadline
+    from .protocol import Answer
+    from .router import Router
+    from .trip import Call
+    from .types import Request, Target
 
 
 class Exchange(Protocol):
@@ -151,16 +58,19 @@ class Exchange(Protocol):
     ) -> Flow[Answer]: ...
 
 
-def answer(router: Router, call: Call, exchange: Exchange) -> Flow[ChatReply]:
+def answer(
+    router: Router, call: Call, exchange: Exchange, since: float | None = None
+) -> Flow[ChatReply]:
     """Answer a call, or raise what stands in the way.
+
+    It began at ``since``, on the monotonic clock; None is now.
 
     Raises:
         OllamaBridgeError: with everything that was tried in ``attempts``.
     """
-    trip = Trip(router, call)
-    targets = router.targets(call.model)
+    trip = Trip(router, call, since)
     try:
-        target, found = yield from _first_answer(trip, targets, exchange)
+        target, found = yield from _first_answer(trip, exchange)
     except OllamaBridgeError as error:
         error.attempts = tuple(trip.attempts)
         router.observe(_ended(trip, error))
@@ -183,7 +93,7 @@ def _ended(trip: Trip, error: OllamaBridgeError) -> CallFailed | CallRefused:
 
 
 def _left(trip: Trip) -> CallCancelled:
-    target = trip.router.targets(trip.call.model)[0]
+    target = trip.target
     return CallCancelled(
         seconds=trip.now() - trip.started,
         endpoint=target.endpoint.name,
@@ -192,32 +102,84 @@ def _left(trip: Trip) -> CallCancelled:
     )
 
 
-def _first_answer(
-    trip: Trip, targets: Sequence[Target], exchange: Exchange
-) -> Flow[tuple[Target, Answer]]:
-    errors: list[OllamaBridgeError] = []
-    for target in targets:
-        yield from _heard(trip, target)
-        try:
-            with _enter(trip, target) as visit:
-                return target, (yield from _visit(trip, visit, exchange))
-        except OllamaBridgeError as error:
-            if len(targets) == 1 or trip.begun or is_of_the_request(error):
-                raise
-            errors.append(error)
-        if not trip.left():
-            break
-    raise merged(errors)
+def _first_answer(trip: Trip, exchange: Exchange) -> Flow[tuple[Target, Answer]]:
+    """Go round the targets: the untried first, then those where it may be worth another try."""
+    failed: dict[Target, OllamaBridgeError] = {}
+    targets = trip.targets
+    lap = 1
+    while targets:
+        for number, target in enumerate(targets, 1):
+            if lap > 1 and not _may_return(trip, target):
+                continue
+            yield from heard(trip.router, target, trip.deadline.end)
+            untried = len(targets) - number if lap == 1 else 0
+            try:
+                with _enter(trip, target, untried) as visit:
+                    return target, (yield from _visit(trip, visit, exchange, lap))
+            except OllamaBridgeError as error:
+                if trip.is_alone or trip.begun or error.of_request:
+                    raise
+                failed[target] = error.with_traceback(None)
+                if not trip.left():
+                    raise merged([*failed.values()]) from None
+            _hop(trip, target, failed)
+        targets = yield from _again(trip, failed, lap)
+        lap += 1
+    raise merged([*failed.values()])
+
+
+def _may_return(trip: Trip, target: Target) -> bool:
+    """Take a token of the target's retry budget; False where none is left."""
+    may = trip.router.may_repeat(target)
+    if may:
+        trip.past.repeat(trip.router.place(target.endpoint))
+    return may
+
+
+def _hop(trip: Trip, target: Target, failed: Mapping[Target, OllamaBridgeError]) -> None:
+    """Tell that the call goes on elsewhere, where it does."""
+    following = next((each for each in trip.targets if each not in failed), None)
+    if following is not None:
+        error = failed[target]
+        trip.router.observe(
+            CallFailedOver(
+                error=error,
+                to=following,
+                was_sent=not is_refusal(error),
+                request_id=trip.call.request_id,
+            )
+        )
+
+
+def _again(
+    trip: Trip, failed: Mapping[Target, OllamaBridgeError], lap: int
+) -> Flow[Sequence[Target]]:
+    """Return the targets to try once more, after a pause; none where that is not worth it."""
+    delays = {
+        target: delay
+        for target, error in failed.items()
+        if (delay := _delay_of(trip, target, lap, error)) is not None
+    }
+    if not delays:
+        return ()
+    soonest = min(delays, key=delays.__getitem__)
+    delay = delays[soonest]
+    trip.repeats += 1
+    trip.router.observe(_repeated(trip, soonest, lap, delay, failed[soonest]))
+    yield Sleep(delay)
+    return [target for target in delays if not trip.router.cooldown(target.endpoint)]
 
 
 def merged(errors: Sequence[OllamaBridgeError]) -> OllamaBridgeError:
     """Return the one error that stands for several: the last, if all are of its class."""
     *_, last = errors
     waits = [error.retry_after for error in errors if error.retry_after is not None]
+    told = "; ".join(f"{error.endpoint}: {error}" for error in errors)
     if all(type(error) is type(last) for error in errors):
         last.retry_after = min(waits, default=None)
+        if len(errors) > 1 and isinstance(last, ModelNotFound):  # what to pull, at each of them
+            last.args = (told,)
         return last
-    told = "; ".join(f"{error.endpoint}: {error}" for error in errors)
     all_failed = AllEndpointsFailed(
         f"All endpoints failed. {told}", model=last.model, retry_after=min(waits, default=None)
     )
@@ -225,7 +187,7 @@ def merged(errors: Sequence[OllamaBridgeError]) -> OllamaBridgeError:
     return all_failed
 
 
-def _visit(trip: Trip, visit: Visit, exchange: Exchange) -> Flow[Answer]:
+def _visit(trip: Trip, visit: Visit, exchange: Exchange, lap: int) -> Flow[Answer]:
     if not visit.admitted or visit.is_probe:
         yield from _begin(trip, visit)
     request = trip.call.request.to(visit.target.model)
@@ -235,8 +197,8 @@ def _visit(trip: Trip, visit: Visit, exchange: Exchange) -> Flow[Answer]:
         try:
             return (yield from _attempt(trip, visit, request, exchange))
         except OllamaBridgeError as error:
-            visit.cool_down(error)
-            delay = _repeat_after(trip, visit, number, error)
+            trip.router.heed(visit.target, error)
+            delay = _repeat_after(trip, visit, number, error) if lap == 1 else None
             if delay is None:
                 raise
             failed = error.with_traceback(None)
@@ -244,20 +206,21 @@ def _visit(trip: Trip, visit: Visit, exchange: Exchange) -> Flow[Answer]:
         yield from _resume(trip, visit, failed)
 
 
-def _enter(trip: Trip, target: Target) -> Visit:
+def _enter(trip: Trip, target: Target, untried: int) -> Visit:
     since = trip.now()
+    trip.target = target
     try:
-        return Visit(trip.router, target, trip.deadline, batch=trip.call.batch)
+        return Visit(
+            trip.router,
+            target,
+            trip.deadline_at(target),
+            batch=trip.call.batch,
+            past=trip.past,
+            longest_wait=trip.longest_wait(untried),
+        )
     except OllamaBridgeError as refusal:
         trip.note(target, since, refusal)
         raise
-
-
-def _heard(trip: Trip, target: Target) -> Flow[None]:
-    """Wait, but not for long, for what other processes know, where this call is the one to ask."""
-    ticket = trip.router.hear(target)
-    if ticket is not None:
-        yield Wait(ticket, min(trip.now() + PATIENCE, trip.deadline.end))
 
 
 def _begin(trip: Trip, visit: Visit) -> Flow[None]:
@@ -281,7 +244,7 @@ def _pause(trip: Trip, visit: Visit, delay: float, failed: OllamaBridgeError) ->
         delay = trip.router.cooldown(visit.target.endpoint)
         if not delay:
             return
-        if trip.is_too_late(delay):
+        if trip.is_too_late(delay, visit.deadline):
             failed.retry_after = delay
             raise failed
 
@@ -317,9 +280,9 @@ def _claimed(trip: Trip, visit: Visit) -> Flow[None]:
 
 def _slot(trip: Trip, visit: Visit) -> Flow[None]:
     while not visit.ticket.granted:
-        if (yield Wait(visit.ticket, trip.deadline.end)):
+        if (yield Wait(visit.ticket, visit.turn_until)):
             return
-        if not trip.left():
+        if trip.now() >= visit.turn_until:
             raise visit.give_up()
         visit.resume()
 
@@ -331,7 +294,7 @@ def _attempt(trip: Trip, visit: Visit, request: Request, exchange: Exchange) -> 
     try:
         found = yield from _replayed(trip, visit, request, exchange)
     except TransportFault as fault:
-        error = from_fault(fault, visit.target, phase=trip.phase)
+        error = from_fault(fault, visit.target, phase=visit.deadline.phase)
         trip.note(visit.target, since, error)
         raise error from fault
     except OllamaBridgeError as error:
@@ -368,25 +331,49 @@ def _replayed(trip: Trip, visit: Visit, request: Request, exchange: Exchange) ->
 
 def _repeat_after(trip: Trip, visit: Visit, number: int, error: OllamaBridgeError) -> float | None:
     """Return the seconds to wait before the next attempt, or None to give up here."""
-    router, policy = trip.router, visit.target.endpoint.retry
-    if number > policy.max_retries or not policy.repeats(error):
+    policy = visit.target.endpoint.retry
+    if number > (policy.max_retries if trip.is_alone else policy.at_once):
         return None
-    delay = error.retry_after
-    if delay is None:
-        delay = policy.delay(number, router.uniform)
-    if trip.is_too_late(delay) or not visit.may_repeat():
+    delay = _delay(trip, visit.target, number, error, visit.deadline)
+    if delay is None or not visit.may_repeat():
         return None
     trip.repeats += 1
-    router.observe(
-        AttemptRepeated(
-            number=number,
-            most=1 + policy.max_retries,
-            delay=delay,
-            error=error,
-            request_id=trip.call.request_id,
-        )
-    )
+    trip.router.observe(_repeated(trip, visit.target, number, delay, error))
     return delay
+
+
+def _delay_of(trip: Trip, target: Target, lap: int, error: OllamaBridgeError) -> float | None:
+    """Return the seconds to wait before another visit, None where that is not worth it."""
+    policy = target.endpoint.retry
+    if lap > policy.max_retries - policy.at_once or not trip.router.can_repeat(target):
+        return None
+    pause = trip.router.cooldown(target.endpoint)
+    if pause and policy.repeats(error):
+        return None if trip.is_too_late(pause, trip.deadline) else pause
+    return _delay(trip, target, lap, error, trip.deadline)
+
+
+def _delay(
+    trip: Trip, target: Target, number: int, error: OllamaBridgeError, deadline: Deadline
+) -> float | None:
+    policy = target.endpoint.retry
+    if not policy.repeats(error):
+        return None
+    # Who says "at once" each time would have us ask without any pause.
+    delay = error.retry_after or policy.delay(number, trip.router.uniform)
+    return None if trip.is_too_late(delay, deadline) else delay
+
+
+def _repeated(
+    trip: Trip, target: Target, number: int, delay: float, error: OllamaBridgeError
+) -> AttemptRepeated:
+    return AttemptRepeated(
+        number=number,
+        most=1 + target.endpoint.retry.max_retries,
+        delay=delay,
+        error=error,
+        request_id=trip.call.request_id,
+    )
 
 
 def _reply(trip: Trip, target: Target, found: Answer) -> ChatReply:

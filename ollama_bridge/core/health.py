@@ -1,33 +1,20 @@
-"""Whether an endpoint can serve, asked without moving any circuit."""
+"""Whether the endpoints can serve, asked without moving any circuit."""
 
 from __future__ import annotations
 
-import math
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from ..errors import (
-    CircuitOpen,
-    ConnectionFailed,
-    ModelNotFound,
-    OllamaBridgeError,
-    RateLimited,
-    Timeout,
-)
+from ..errors import CircuitOpen, ConnectionFailed, ModelNotFound, OllamaBridgeError, Timeout
 from .actions import FaultKind, Send, TransportFault
 from .breaker import Mode, State
-from .diagnosis import OK, from_body, from_fault, from_status
+from .diagnosis import OK, from_body, from_fault, from_status, unauthorized
+from .flow import merged
+from .names import canonical, is_remote
 from .places import refusal_sentence
-from .protocol import (
-    PS,
-    TAGS,
-    VERSION,
-    canonical,
-    decode_object,
-    is_remote,
-    model_names,
-    version_of,
-)
+from .protocol import PS, TAGS, VERSION, decode_object, model_names, version_of
+from .types import Target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,29 +22,30 @@ if TYPE_CHECKING:
 
     from .actions import Flow
     from .deadline import Clock
-    from .routing import CircuitFacts, Router
-    from .types import Endpoint, Request, Response, Target
+    from .router import CircuitFacts, Router
+    from .types import Endpoint, Request, Response
 
 Status = Literal["healthy", "degraded", "unhealthy"]
 
 # A server that needs longer than this for its list of models does not serve visitors well.
 LONGEST_PROBE = 5.0
+_SHORTEST_PROBE = 1.0
 _LONGEST_EXTRA = 1.0
 
 _UNREACHED = (ConnectionFailed, Timeout)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HealthReport:
-    """Whether the default target can serve. Truthy unless ``status`` is "unhealthy".
+class EndpointHealth:
+    """Whether an endpoint can serve. Truthy unless ``status`` is "unhealthy".
 
     Attributes:
-        status: "degraded" means that the default target serves, but something else does not.
+        status: "degraded" means that it can serve, but not all of its models.
         reachable: whether the server answered at all.
         version: the server's version, "" if unknown.
-        models: the models that the settings name, and whether the server has each.
+        models: the models that the settings name there, and whether the server has each.
         loaded: canonical names of the models in the server's memory.
-        circuit: state of the default target's circuit.
+        circuit: state of the circuits of its first model.
         latency: seconds that the probe took.
         error: what stands in the way, or None.
         retry_after: seconds until a call makes sense, None where not known.
@@ -81,40 +69,52 @@ class HealthReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
-    """What a server said of itself."""
+class HealthReport(EndpointHealth):
+    """Whether calls that ask for nothing else can be served. Truthy unless "unhealthy".
+
+    The facts are those of the default target, the first that such a call tries.
+
+    Attributes:
+        status: "degraded" means that they can, but that something else cannot.
+        reachable: whether any server that they may go to answered.
+        error: what stands in the way of them, or None.
+        endpoints: the health of each endpoint of the settings, by name.
+    """
+
+    endpoints: Mapping[str, EndpointHealth] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What a server said of itself, or why it did not; in ``latency`` seconds."""
 
     version: str = ""
     installed: frozenset[str] = frozenset()
     loaded: frozenset[str] = frozenset()
-
-
-def check(router: Router) -> Flow[HealthReport]:
-    """Ask the default endpoint for its version and models. Moves no circuit and looks at none."""
-    target = router.default
-    started = router.clock.monotonic()
     error: OllamaBridgeError | None = None
-    seen = _Seen()
-    try:
-        seen = yield from _look(router, target)
-    except OllamaBridgeError as exc:
-        error = exc.with_traceback(None)
-    present = canonical(target.model) in seen.installed or is_remote(target.model)
-    if error is None and not present:
-        error = _missing(target)
-    return HealthReport(
-        status="unhealthy" if error else "healthy",
-        endpoint=target.endpoint.name,
-        url=target.endpoint.base_url,
-        model=target.model,
-        reachable=not isinstance(error, _UNREACHED),
-        circuit=State.CLOSED,
-        latency=router.clock.monotonic() - started,
-        version=seen.version,
-        models={target.model: present},
-        loaded=seen.loaded,
-        error=error,
-    )
+    latency: float = 0.0
+
+    @property
+    def is_reached(self) -> bool:
+        return not isinstance(self.error, _UNREACHED)
+
+    def has(self, model: str) -> bool:
+        return canonical(model) in self.installed or is_remote(model)
+
+
+def longest(router: Router) -> float:
+    """Return the most seconds that ``check`` takes."""
+    count = len(router.plan.endpoints)
+    return count * max(_SHORTEST_PROBE, LONGEST_PROBE / count)
+
+
+def check(router: Router) -> Flow[Mapping[str, Seen]]:
+    """Ask each endpoint for its version and models. Moves no circuit and looks at none."""
+    seconds = longest(router) / len(router.plan.endpoints)
+    seen: dict[str, Seen] = {}
+    for endpoint in router.plan.endpoints:
+        seen[endpoint.name] = yield from _asked(router, endpoint, seconds)
+    return seen
 
 
 def is_there(endpoint: Endpoint, clock: Clock) -> Flow[bool]:
@@ -127,25 +127,82 @@ def is_there(endpoint: Endpoint, clock: Clock) -> Flow[bool]:
     return reply is not None and version_of(reply) != ""
 
 
-def judged(report: HealthReport, router: Router) -> HealthReport:
-    """Return a report with the circuits as they are now; what the server said stays.
+def judged(seen: Mapping[str, Seen], router: Router) -> HealthReport:
+    """Return the report, with the circuits as they are now; what the servers said stays.
 
-    An open circuit whose time has passed is only "degraded": the next call probes it. If that were
+    An open circuit whose time has passed only degrades: the next call probes it. If that were
     unhealthy, a load balancer that heeds this would keep away the very call that could close it.
     """
-    facts = router.worse(router.default)
-    cooldown = router.cooldown(router.default.endpoint)
-    report = replace(report, circuit=facts.state, retry_after=cooldown or facts.retry_after)
-    if report.error is not None:
-        return report
-    if cooldown:
-        return replace(report, status="unhealthy", error=_pause(report, cooldown))
-    if _refuses(facts):
-        return replace(report, status="unhealthy", error=_refusal(report, facts))
-    states = (router.facts(name).state for name in router.named())
-    if any(state is not State.CLOSED for state in states):
-        return replace(report, status="degraded")
-    return report
+    endpoints = {
+        endpoint.name: _of_endpoint(router, endpoint, seen[endpoint.name])
+        for endpoint in router.plan.endpoints
+    }
+    targets = router.plan.default.targets
+    errors = [_obstacle(router, target, seen[target.endpoint.name]) for target in targets]
+    standing = [error for error in errors if error is not None]
+    first = endpoints[targets[0].endpoint.name]
+    facts = router.worse(targets[0])
+    error = merged([copy(each) for each in standing]) if len(standing) == len(targets) else None
+    is_well = not standing and all(each.status == "healthy" for each in endpoints.values())
+    return HealthReport(
+        status="unhealthy" if error else "healthy" if is_well else "degraded",
+        endpoint=first.endpoint,
+        url=first.url,
+        model=targets[0].model,
+        reachable=any(endpoints[target.endpoint.name].reachable for target in targets),
+        circuit=facts.state,
+        latency=sum(each.latency for each in seen.values()),
+        version=first.version,
+        models=first.models,
+        loaded=first.loaded,
+        error=error,
+        retry_after=error.retry_after if error else first.retry_after,
+        endpoints=endpoints,
+    )
+
+
+def _of_endpoint(router: Router, endpoint: Endpoint, seen: Seen) -> EndpointHealth:
+    targets = router.plan.named_at(endpoint)
+    errors = [_obstacle(router, target, seen) for target in targets]
+    standing = [error for error in errors if error is not None]
+    facts = router.worse(targets[0])
+    is_well = not standing and _all_closed(router, endpoint)
+    able: Status = "healthy" if is_well else "degraded"
+    error = standing[0] if len(standing) == len(targets) else None
+    return EndpointHealth(
+        status="unhealthy" if error else able,
+        endpoint=endpoint.name,
+        url=endpoint.base_url,
+        model=targets[0].model,
+        reachable=seen.is_reached,
+        circuit=facts.state,
+        latency=seen.latency,
+        version=seen.version,
+        models={target.model: seen.has(target.model) for target in targets},
+        loaded=seen.loaded,
+        error=error,
+        retry_after=router.cooldown(endpoint) or facts.retry_after,
+    )
+
+
+def _obstacle(router: Router, target: Target, seen: Seen) -> OllamaBridgeError | None:
+    """Return what stands in the way of a call to a target, None where nothing does."""
+    if seen.error is not None:
+        return seen.error
+    if not seen.has(target.model):
+        return _missing(target)
+    place = router.place(target.endpoint)
+    if pause := router.cooldown(target.endpoint):
+        return place.refusal(target, pause)
+    if place.refused_until > router.clock.monotonic():  # the cloud tells its models to anybody
+        return unauthorized(target)
+    facts = router.worse(target)
+    return _refusal(target, facts) if _refuses(facts) else None
+
+
+def _all_closed(router: Router, endpoint: Endpoint) -> bool:
+    names = (name for name, target in router.named().items() if target.endpoint is endpoint)
+    return all(router.facts(name).state is State.CLOSED for name in names)
 
 
 def _refuses(circuit: CircuitFacts) -> bool:
@@ -154,30 +211,30 @@ def _refuses(circuit: CircuitFacts) -> bool:
     return circuit.state is State.OPEN and bool(circuit.retry_after)
 
 
-def _pause(report: HealthReport, seconds: float) -> RateLimited:
-    return RateLimited(
-        f"The server at {report.url} asked for a pause. Next try in {math.ceil(seconds)} s",
-        endpoint=report.endpoint,
-        model=report.model,
-        retry_after=seconds,
-    )
-
-
-def _refusal(report: HealthReport, circuit: CircuitFacts) -> CircuitOpen:
+def _refusal(target: Target, circuit: CircuitFacts) -> CircuitOpen:
     return CircuitOpen(
         refusal_sentence(circuit.retry_after),
-        endpoint=report.endpoint,
-        model=report.model,
+        endpoint=target.endpoint.name,
+        model=target.model,
         retry_after=circuit.retry_after,
     )
 
 
-def _look(router: Router, target: Target) -> Flow[_Seen]:
-    until = router.clock.monotonic() + min(LONGEST_PROBE, target.endpoint.timeout)
+def _asked(router: Router, endpoint: Endpoint, seconds: float) -> Flow[Seen]:
+    started = router.clock.monotonic()
+    target = Target(endpoint, endpoint.name_of(endpoint.model))
+    try:
+        seen = yield from _look(router, target, started + min(seconds, endpoint.timeout))
+    except OllamaBridgeError as error:
+        seen = Seen(error=error.with_traceback(None))
+    return replace(seen, latency=router.clock.monotonic() - started)
+
+
+def _look(router: Router, target: Target, until: float) -> Flow[Seen]:
     tags = yield from _get(router, target, TAGS, until)
     version = yield from _optional(router, target, VERSION, until)
     running = yield from _optional(router, target, PS, until)
-    return _Seen(
+    return Seen(
         version=version_of(version),
         installed=model_names(tags),
         loaded=model_names(running),

@@ -87,6 +87,11 @@ class Limiter:
     def waiting(self) -> int:
         return len(self._queue) + len(self._batch)
 
+    @property
+    def load(self) -> int:
+        """How many calls there are, in flight and waiting."""
+        return len(self._held) + len(self._queue) + len(self._batch)
+
     def enter(self, now: float, left: float, *, batch: bool = False) -> Ticket | None:
         """Return a ticket to a caller who has ``left`` seconds, None where it waits in vain."""
         ticket = Ticket(self)

@@ -6,11 +6,14 @@ from enum import Enum, auto
 
 from ..errors import (
     AuthenticationFailed,
+    CircuitOpen,
     ConnectionFailed,
     ContextTooLong,
     InvalidReply,
     ModelNotFound,
     OllamaBridgeError,
+    Overloaded,
+    RateLimited,
     RequestRejected,
     ServerFailed,
     StreamInterrupted,
@@ -18,7 +21,6 @@ from ..errors import (
 )
 
 GATEWAY_STATUSES = frozenset({502, 503, 504})
-_OF_THE_REQUEST = (RequestRejected, ContextTooLong)
 
 
 class Blame(Enum):
@@ -55,6 +57,6 @@ def _had_begun(error: OllamaBridgeError) -> bool:
     return error.begun or error.status is not None or is_idle
 
 
-def is_of_the_request(error: OllamaBridgeError) -> bool:
-    """Tell whether the request itself is at fault, so that no other endpoint would take it."""
-    return isinstance(error, _OF_THE_REQUEST)
+def is_refusal(error: OllamaBridgeError) -> bool:
+    """Tell whether a call was refused here, without a request."""
+    return error.status is None and isinstance(error, CircuitOpen | Overloaded | RateLimited)

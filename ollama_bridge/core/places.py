@@ -8,29 +8,43 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from ..errors import CircuitOpen, OllamaBridgeError, QuotaExhausted, RateLimited
+from ..errors import CircuitOpen, OllamaBridgeError, QuotaExhausted
 from .breaker import Breaker
+from .cooldown import Cooldown
 from .limiter import Limiter
+from .quota import Allowance
 from .retry import RetryBudget
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from ..errors import RateLimited
     from .events import Event
     from .types import Endpoint, Target
 
 _MOST_MODELS = 256
-_PAUSING = (429, 503)  # the statuses that may ask the whole endpoint for a pause
+A_DAY = 86_400.0
+TOO_MANY, UNAVAILABLE = 429, 503
+_PAUSING = TOO_MANY, UNAVAILABLE  # the statuses that may ask the whole endpoint for a pause
 
 
 class ModelPlace:
-    """What the process knows about one model at one endpoint."""
+    """What the process knows about one model at one endpoint.
 
-    __slots__ = ("breaker", "limiter")
+    Attributes:
+        is_warm: whether it is in the server's memory: as the server said, or as it must be since it
+            was asked for.
+        missing_until: until then it is taken not to be there, on the monotonic clock.
+    """
+
+    __slots__ = ("breaker", "is_warm", "limiter", "missing_until", "was_told")
 
     def __init__(self, breaker: Breaker, limiter: Limiter) -> None:
         self.breaker = breaker
         self.limiter = limiter
+        self.is_warm = False
+        self.missing_until = 0.0
+        self.was_told = False  # that it is missing
 
     @property
     def is_idle(self) -> bool:
@@ -51,10 +65,11 @@ class Place:
     ) -> None:
         self.endpoint = endpoint
         self.breaker = Breaker(endpoint.name, endpoint.breaker, random, report, moved)
+        self.cooldown = Cooldown(endpoint.name, random, report, moved)
         self.models: dict[str, ModelPlace] = {}
         self.budget = RetryBudget()
-        self.cooldown_until = 0.0
-        self._cooldown_error: type[RateLimited] = RateLimited
+        self.allowance = Allowance(endpoint.quota.warning)
+        self.refused_until = 0.0  # since it did not accept the key
         self._random = random
         self._report = report
         self._moved = moved
@@ -72,14 +87,37 @@ class Place:
         self.models[name] = found = ModelPlace(breaker, self._limiter())
         return found
 
-    def cool_down(self, error: OllamaBridgeError, now: float) -> None:
-        """Heed a 429 or 503 that asks for a pause; a later, shorter one does not shorten it."""
-        if error.status not in _PAUSING or not error.retry_after:
-            return
-        if now + error.retry_after > self.cooldown_until:
-            self.cooldown_until = now + error.retry_after
-            quota = isinstance(error, QuotaExhausted)
-            self._cooldown_error = QuotaExhausted if quota else RateLimited
+    def circuits(self, found: ModelPlace) -> tuple[Breaker, ...]:
+        """Return what a visit needs permits of: the endpoint's, the model's, and a cooldown's."""
+        if self.cooldown.passes:
+            return self.breaker, found.breaker
+        return self.breaker, found.breaker, self.cooldown
+
+    def is_ready(self, found: ModelPlace | None, now: float) -> bool:
+        """Tell whether a visit would be admitted now; None is a model that was never called."""
+        return (
+            (self.breaker.passes or self.breaker.admits(now))
+            and (self.cooldown.passes or self.cooldown.admits(now))
+            and (found is None or found.breaker.passes or found.breaker.admits(now))
+        )
+
+    def pause_after(self, error: OllamaBridgeError, wall: float) -> float:
+        """Return for how many seconds to leave the endpoint alone for this error, mostly 0."""
+        if isinstance(error, QuotaExhausted):
+            return error.retry_after or self._until_reset(wall) or self.endpoint.cooldown_seconds
+        if error.status not in _PAUSING:
+            return 0.0
+        seconds = error.retry_after or 0.0
+        # A server that fails may be well sooner than it thinks; one that limits us knows, but more
+        # than a day is no throttling any more.
+        longest = self.endpoint.breaker.recovery_timeout
+        return min(seconds, A_DAY if error.status == TOO_MANY else longest)
+
+    def _until_reset(self, wall: float) -> float:
+        known = self.allowance.current(wall)
+        if known is None or known.resets_at is None or not known.is_used_up:
+            return 0.0  # it must be another allowance that is used up
+        return max(0.0, known.resets_at - wall)
 
     def refuse_cooling(self, target: Target, now: float) -> None:
         """Refuse a call while the endpoint cools down.
@@ -87,19 +125,23 @@ class Place:
         Raises:
             RateLimited, QuotaExhausted: with the seconds until a try makes sense.
         """
-        left = self.cooldown_until - now
-        if left > 0:
-            raise self._cooldown_error(
-                f"The server at {self.endpoint.base_url} asked for a pause. "
-                f"Next try in {math.ceil(left)} s",
-                endpoint=target.endpoint.name,
-                model=target.model,
-                retry_after=left,
-            )
+        self.cooldown.lapse(now)
+        if not self.cooldown.admits(now):
+            raise self.refusal(target, self.cooldown.left(now))
+
+    def refusal(self, target: Target, seconds: float) -> RateLimited:
+        """Return the error of calls that come while the endpoint cools down."""
+        return self.cooldown.error(
+            cooling_sentence(self.endpoint, seconds, is_of_quota=self.cooldown.is_of_quota),
+            endpoint=target.endpoint.name,
+            model=target.model,
+            retry_after=seconds,
+        )
 
     def after_fork(self) -> None:
         """In a forked child nothing is in flight, and a probe is the parent's."""
         self.breaker.forget_probe()
+        self.cooldown.forget_probe()
         for found in self.models.values():
             found.breaker.forget_probe()
             found.limiter = self._limiter()
@@ -115,13 +157,13 @@ class Place:
                 for name, found in self.models.items()
                 if found.is_idle
                 and found.breaker.mode is self.breaker.mode
-                and name != self.endpoint.model
+                and name != self.endpoint.name_of(self.endpoint.model)
             ]
             for name in idle[: _MOST_MODELS // 2]:
                 del self.models[name]
 
 
-def refuse_open(target: Target, circuits: tuple[Breaker, Breaker], now: float) -> None:
+def refuse_open(target: Target, circuits: Sequence[Breaker], now: float) -> None:
     """Refuse a call where a circuit does not admit it.
 
     Raises:
@@ -138,6 +180,13 @@ def refuse_open(target: Target, circuits: tuple[Breaker, Breaker], now: float) -
         model=target.model,
         retry_after=after,
     )
+
+
+def cooling_sentence(endpoint: Endpoint, seconds: float, *, is_of_quota: bool) -> str:
+    """Say why an endpoint is left alone, and for how many seconds."""
+    why = "has used up its allowance" if is_of_quota else "asked for a pause"
+    who = "The account at" if is_of_quota else "The server at"
+    return f"{who} {endpoint.base_url} {why}. Next try in {math.ceil(seconds)} s"
 
 
 def refusal_sentence(seconds: float | None) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
+from .names import canonical
 from .types import Request, Usage
 
 CHAT = "/api/chat"
@@ -180,23 +181,6 @@ def error_of(reply: Mapping[str, Any]) -> str | None:
             break
         value = value.get("message") or value.get("error") or ""
     return value if isinstance(value, str) else ""
-
-
-def canonical(name: str) -> str:
-    """Return a model's name as it is compared: lower case, with tag, without default host.
-
-    Grammar: types/model/name.go of ollama/ollama.
-    """
-    name = name.strip().lower()
-    for prefix in ("https://", "http://", "registry.ollama.ai/", "library/"):
-        name = name.removeprefix(prefix)
-    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
-
-
-def is_remote(name: str) -> bool:
-    """Tell whether a name asks for a cloud model, which needs no pull (internal/modelref)."""
-    tag = canonical(name).rpartition(":")[2]
-    return tag == "cloud" or tag.endswith("-cloud")
 
 
 def model_names(reply: Mapping[str, Any]) -> frozenset[str]:

@@ -19,15 +19,19 @@ from ..errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# More than a day is no throttling any more, and no typo may park an endpoint for ever.
-LONGEST_RETRY_AFTER = 86_400.0
+# An allowance comes back within a month, and no typo may park an endpoint for ever.
+LONGEST_RETRY_AFTER = 31 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How often and how fast a call is repeated at one endpoint. Times are in seconds."""
+    """How often and how fast a call is repeated at one endpoint. Times are in seconds.
+
+    Where a call may go elsewhere too, it does so after ``retries_before_failover`` of them.
+    """
 
     max_retries: int = 3
+    retries_before_failover: int = 0
     backoff: Literal["exponential", "fixed"] = "exponential"
     initial_delay: float = 1.0
     factor: float = 2.0
@@ -35,6 +39,11 @@ class RetryPolicy:
     jitter: Literal["full", "none"] = "full"
     fixed_delay: float = 10.0
     statuses: frozenset[int] = frozenset({429, 500, 502, 503, 504})
+
+    @property
+    def at_once(self) -> int:
+        """Repeats at an endpoint before a call goes elsewhere."""
+        return min(self.retries_before_failover, self.max_retries)
 
     def delay(self, retry: int, uniform: Callable[[float, float], float]) -> float:
         """Return the wait before the ``retry``-th repeat (from 1): random within [0, max_delay].

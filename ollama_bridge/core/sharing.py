@@ -7,17 +7,24 @@ can add a key once.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Protocol
 
+from .actions import Wait
 from .breaker import Mode, State
-from .events import CircuitFollowed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from .actions import Flow
     from .breaker import Breaker, Snapshot
+    from .knowledge import Knowledge
     from .limiter import Ticket
-    from .routing import Router
+    from .types import Target
+
+
+PATIENCE = 0.05
+"""The most seconds that anybody waits for what other processes know."""
 
 
 class Home(Protocol):
@@ -45,25 +52,30 @@ class Home(Protocol):
 
 
 class Sharing:
-    """The circuits of a router, for a home that shares them. Thread-safe by the router's lock.
+    """The circuits of a process, for a home that shares them. Thread-safe by the router's lock.
 
     Attributes:
         untold: the circuits that moved here since others were told, by name.
     """
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Knowledge) -> None:
         self.untold: dict[str, Breaker] = {}
-        self._wills: dict[str, Callable[[Breaker], None]] = {}
+        self._wills: dict[str, Callable[[Breaker], object]] = {}
         self._router = router
 
     def moved(self, circuit: Breaker) -> None:
         """Take note, under the lock, that others are to be told."""
         self.untold[circuit.name] = circuit
+        self._router.is_pending = True
+        self._wills.pop(circuit.name, None)  # what has moved since is later than anybody's will
 
-    def want(self, circuit: Breaker, will: Callable[[Breaker], None]) -> None:
-        """Do, under the lock, what somebody wants of a circuit, whatever others tell meanwhile."""
-        self._wills[circuit.name] = will
-        will(circuit)
+    def insist(self, circuit: Breaker, will: Callable[[Breaker], object]) -> None:
+        """Take note, under the lock, of what was just done to a circuit on somebody's will.
+
+        It is done again where another process moved the circuit in the same moment.
+        """
+        if circuit.name in self.untold:
+            self._wills[circuit.name] = will
 
     def is_claim(self, circuits: Iterable[Breaker]) -> bool:
         """Tell whether one of these is being probed from here, and others do not know yet."""
@@ -105,12 +117,14 @@ class Sharing:
             if found is None or told.generation < found.generation + (not instead):
                 return
             before = found.state, found.mode
-            found.adopt(told, self._now())
             self.untold.pop(name, None)
-            if (will := self._wills.get(name)) is not None:
+            will = self._wills.pop(name, None)
+            found.adopt(told, self._now())
+            if will is not None:
                 will(found)
+                self.insist(found, will)
             if (found.state, found.mode) != before:
-                self._router.tell(CircuitFollowed(circuit=name, state=found.state, mode=found.mode))
+                self._router.tell(found.followed(self._now()))
         self._router.report()
 
     def call(self, ticket: Ticket) -> None:
@@ -120,6 +134,17 @@ class Sharing:
 
     def _now(self) -> float:
         return self._router.clock.monotonic()
+
+
+def heard(router: Knowledge, target: Target | None = None, end: float = math.inf) -> Flow[None]:
+    """Wait, but not for long, for what other processes know, where it is time to ask them.
+
+    It is for the first call of a ``target``, whose circuit they may know. A call waits until its
+    ``end`` at most.
+    """
+    ticket = router.hear(target)
+    if ticket is not None:
+        yield Wait(ticket, min(router.clock.monotonic() + PATIENCE, end))
 
 
 def wanted(mode: Mode, now: float) -> Callable[[Breaker], None]:

@@ -11,7 +11,15 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .events import AttemptRepeated, CallAnswered, CallCancelled, CallFailed, CallRefused
+from .events import (
+    AttemptRepeated,
+    CallAnswered,
+    CallCancelled,
+    CallFailed,
+    CallFailedOver,
+    CallRefused,
+    CallRemembered,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,8 +35,8 @@ BUCKETS_PER_OCTAVE = 16
 PERCENTILES = (50, 95, 99)
 OTHER = "(other)"
 _MOST_MODELS = 256
-_WITH_ERROR = (CallRefused, CallFailed, AttemptRepeated)
-_PLACED = (CallAnswered, CallCancelled)
+_WITH_ERROR = (CallRefused, CallFailed, CallFailedOver, AttemptRepeated)
+_PLACED = (CallAnswered, CallRemembered, CallCancelled)
 _SHORTEST = 1e-6
 
 
@@ -79,9 +87,11 @@ class Tally:
 
     __slots__ = (
         "answered",
+        "cached",
         "cancelled",
         "completion_tokens",
         "errors",
+        "failovers",
         "in_flight",
         "latencies",
         "prompt_tokens",
@@ -92,9 +102,11 @@ class Tally:
 
     def __init__(self) -> None:
         self.answered = 0
+        self.cached = 0
         self.refused = 0
         self.cancelled = 0
         self.retries = 0
+        self.failovers = 0
         self.errors: Counter[str] = Counter()
         self.latencies = Latencies()
         self.prompt_tokens = 0
@@ -104,7 +116,13 @@ class Tally:
 
     def note(
         self,
-        event: CallAnswered | AttemptRepeated | CallFailed | CallRefused | CallCancelled,
+        event: CallAnswered
+        | CallRemembered
+        | AttemptRepeated
+        | CallFailed
+        | CallFailedOver
+        | CallRefused
+        | CallCancelled,
     ) -> None:
         kind = type(event)
         if isinstance(event, CallAnswered):
@@ -112,8 +130,14 @@ class Tally:
             self.latencies.add(event.seconds)
             self.prompt_tokens += event.usage.prompt_tokens
             self.completion_tokens += event.usage.completion_tokens
+        elif isinstance(event, CallRemembered):
+            self.answered += 1
+            self.cached += 1
+            self.latencies.add(event.seconds)
         elif kind is AttemptRepeated:
             self.retries += 1
+        elif isinstance(event, CallFailedOver):
+            self.failovers += 1
         elif isinstance(event, CallCancelled):
             self.cancelled += 1
         else:
@@ -122,9 +146,11 @@ class Tally:
 
     def merge(self, other: Tally) -> None:
         self.answered += other.answered
+        self.cached += other.cached
         self.refused += other.refused
         self.cancelled += other.cancelled
         self.retries += other.retries
+        self.failovers += other.failovers
         self.errors.update(other.errors)
         self.latencies.merge(other.latencies)
         self.prompt_tokens += other.prompt_tokens
@@ -140,10 +166,12 @@ class Tally:
         return {
             "total_requests": total,
             "successful_requests": self.answered,
+            "cached_requests": self.cached,
             "failed_requests": failed,
             "refused_requests": self.refused,
             "cancelled_requests": self.cancelled,
             "retries": self.retries,
+            "failovers": self.failovers,
             "success_rate": 100 * self.answered / total if total else None,
             "avg_latency_ms": _milliseconds(slowness.mean()),
             **{

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
+
+from .names import mark_of, without_cloud
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,9 +46,29 @@ class Usage:
         }
 
 
+class Price(NamedTuple):
+    """What a million tokens cost, in whatever currency all endpoints have in common."""
+
+    prompt: float
+    completion: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaPolicy:
+    """How many calls a day an account allows, None where nobody says, and when to warn of it."""
+
+    limit: int | None = None
+    warning: float = 0.8
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Endpoint:
-    """One Ollama server as the settings describe it. Times are in seconds, sizes in bytes."""
+    """One Ollama server as the settings describe it. Times are in seconds, sizes in bytes.
+
+    ``models`` maps our names of models to the server's, and ``prices`` has those of its models.
+    ``cooldown_seconds`` is for how long it is left alone where it says that an allowance is used
+    up, but not until when.
+    """
 
     name: str
     base_url: str
@@ -64,18 +87,43 @@ class Endpoint:
     max_waiting: int | None = None
     retry: RetryPolicy
     breaker: BreakerPolicy
+    weight: float = 1.0
+    models: Mapping[str, str] = field(default_factory=dict)
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    is_cloud: bool = False
+    cooldown_seconds: float = 600.0
+    quota: QuotaPolicy = QuotaPolicy()
 
     @property
     def is_secure(self) -> bool:
         return self.base_url.startswith("https:")
 
+    @property
+    def identity(self) -> str:
+        """A digest of the server and the account there, which tells neither."""
+        return sha256(f"{self.base_url}\0{self.api_key or ''}".encode()).hexdigest()
+
+    def name_of(self, model: str) -> str:
+        """Return what this endpoint calls a model; the cloud's own names have no suffix there."""
+        found = self.models.get(model, model)
+        return without_cloud(found) if self.is_cloud else found
+
+    def price_of(self, model: str) -> float:
+        """Return what a million tokens of the prompt and as many of the answer cost together."""
+        price = self.prices.get(model)
+        return 0.0 if price is None else price.prompt + price.completion
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a call goes: an endpoint, and the model's name there."""
+    """Where a call goes: an endpoint, and the model's name there; ``mark`` is its name's hash."""
 
     endpoint: Endpoint
     model: str
+    mark: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mark", mark_of(self.name))
 
     @property
     def name(self) -> str:

@@ -13,20 +13,51 @@ from .outcome import Blame, blame
 from .places import refusal_sentence, refuse_open
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from .breaker import Breaker, Permit
     from .deadline import Deadline
     from .limiter import Ticket
     from .places import Place
-    from .routing import Router
+    from .router import Router
     from .types import Target
 
 # A caller who has waited elsewhere may leave an endpoint too little time to be blamed for it.
 _FAIR_SHARE = 0.5
+_USUAL = 2  # circuits of a visit: while its endpoint cools down there is one more
 
 # The visit under whose permits a caller's own code runs, see ``CircuitBreaker.call``.
 riding: ContextVar[Visit | None] = ContextVar("ollama_bridge.riding", default=None)
+
+
+class Past:
+    """What the visits of one call have done to places, so that the call counts once at each.
+
+    Attributes:
+        blamed: the circuits that were told of a failure, and the move that their permit was of.
+        repeats: how many tokens of the retry budgets of places it has taken.
+    """
+
+    __slots__ = ("blamed", "repeats")
+
+    def __init__(self) -> None:
+        self.blamed: dict[Breaker, int] = {}
+        self.repeats: dict[Place, int] = {}
+
+    @property
+    def has_failed(self) -> bool:
+        return bool(self.blamed or self.repeats)
+
+    def repeat(self, place: Place) -> None:
+        self.repeats[place] = self.repeats.get(place, 0) + 1
+
+    def forgive(self, place: Place, circuits: Sequence[Breaker], now: float) -> None:
+        """Take back what was held against a place that has answered in the end."""
+        place.budget.refund(self.repeats.pop(place, 0))
+        for circuit in circuits:
+            if circuit in self.blamed:
+                circuit.forgive(self.blamed.pop(circuit), now)
 
 
 class Visit:
@@ -39,6 +70,9 @@ class Visit:
     Inside ``CircuitBreaker.call`` a visit to the same endpoint rides on the permits of that call,
     which counts the outcome: it would else be refused by its own probe, and count everything twice.
 
+    ``past`` is what the same call has done elsewhere, and here before: it counts once at each
+    place, and as answered where it was in the end. It waits for a slot until ``turn_until``.
+
     ``batch`` puts it into the lane behind all others; without ``slotted`` it takes no slot: a
     caller's own function, whose calls of the bridge take theirs.
 
@@ -49,20 +83,25 @@ class Visit:
     __slots__ = (
         "_batch",
         "_circuits",
-        "_deadline",
         "_excused",
+        "_found",
         "_limiter",
+        "_longest_wait",
         "_may_replay",
+        "_outer",
+        "_past",
         "_patience",
         "_permits",
         "_place",
-        "_repeats",
+        "_ridden",
         "_rides",
         "_router",
         "admitted",
+        "deadline",
         "is_probe",
         "target",
         "ticket",
+        "turn_until",
     )
 
     ticket: Ticket
@@ -76,6 +115,8 @@ class Visit:
         *,
         batch: bool = False,
         slotted: bool = True,
+        past: Past | None = None,
+        longest_wait: float | None = None,
     ) -> None:
         place = router.place(target.endpoint)
         outer = riding.get()
@@ -84,9 +125,11 @@ class Visit:
             with router.lock:
                 now = router.clock.monotonic()
                 found = place.models.get(target.model) or place.begin(target.model)
-                endpoint, model = circuits = place.breaker, found.breaker
-                if place.cooldown_until > now:
+                endpoint, model = place.breaker, found.breaker
+                circuits: tuple[Breaker, ...] = (endpoint, model)
+                if not (rides or place.cooldown.passes):
                     place.refuse_cooling(target, now)
+                    circuits = place.circuits(found)
                 if not (rides or (endpoint.passes and model.passes)):
                     refuse_open(target, circuits, now)
                 self.target = target
@@ -95,18 +138,21 @@ class Visit:
                 self._router = router
                 self._place = place
                 self._circuits = circuits
+                self._found = found
+                self._past = past
+                self._outer = outer if rides else None
+                self._ridden: OllamaBridgeError | None = None
                 self._limiter = found.limiter if slotted else Limiter()
-                self._deadline = deadline
+                self.deadline = deadline
                 self._batch = batch
                 self._rides = rides
-                self._permits: tuple[Permit, Permit] | None = None
+                self._permits: tuple[Permit, ...] | None = None
                 self._patience = 0.0
-                self._repeats = 0
                 self._may_replay = True
                 self._excused = False
                 left = deadline.left(now)
-                ticket = self._limiter.enter(now, left, batch=batch) or self._full(now)
-                self.ticket = ticket
+                self._longest_wait = longest_wait
+                self.ticket = ticket = self._ticket(now, left)
                 if ticket.granted:
                     self._take(now, left)
         finally:
@@ -138,7 +184,7 @@ class Visit:
         with self._router.lock:
             now = self._router.clock.monotonic()
             self._check(now)
-            self._take(now, self._deadline.left(now))
+            self._take(now, self.deadline.left(now))
         self._router.report()
 
     def pause(self) -> None:
@@ -181,7 +227,7 @@ class Visit:
             if not is_closed and not self._rides:
                 self._settle(None, now)
                 if all(found.passes for found in self._circuits):
-                    self._take(now, self._deadline.left(now))
+                    self._take(now, self.deadline.left(now))
         self._router.report()
 
     def is_unconfirmed(self) -> bool:
@@ -195,15 +241,18 @@ class Visit:
         """Leave the probe to whoever has it.
 
         Raises:
-            CircuitOpen: always.
+            CircuitOpen, RateLimited, QuotaExhausted: always one of them.
         """
         with self._router.lock:
             self._release()
         self._router.report()
+        target, cooldown = self.target, self._place.cooldown
+        if cooldown in self._circuits and not cooldown.passes:
+            raise self._place.refusal(target, 1.0)
         raise CircuitOpen(
             refusal_sentence(1.0),
-            endpoint=self.target.endpoint.name,
-            model=self.target.model,
+            endpoint=target.endpoint.name,
+            model=target.model,
             retry_after=1.0,
         )
 
@@ -217,7 +266,7 @@ class Visit:
             if self._permits is not None:
                 now = self._router.clock.monotonic()
                 pairs = zip(self._circuits, self._permits, strict=True)
-                of_endpoint, of_model = pairs
+                of_endpoint, of_model, *_ = pairs
                 found, permit = of_model if whom is Blame.MODEL else of_endpoint
                 found.fail(permit, now, error)
                 self._release()
@@ -225,9 +274,9 @@ class Visit:
 
     def may_repeat(self) -> bool:
         """Take a token of the endpoint's retry budget; False where none is left."""
-        with self._router.lock:
-            taken = self._place.budget.spend()
-        self._repeats += taken
+        taken = self._router.may_repeat(self.target)
+        if taken and self._past is not None:
+            self._past.repeat(self._place)
         return taken
 
     def may_replay(self) -> bool:
@@ -235,26 +284,30 @@ class Visit:
         may, self._may_replay = self._may_replay, False
         return may
 
-    def cool_down(self, error: OllamaBridgeError) -> None:
-        """Heed a server that asks for a pause."""
-        with self._router.lock:
-            self._place.cool_down(error, self._router.clock.monotonic())
-
     def _check(self, now: float) -> None:
         """Refuse to go on, unless the endpoint is ready, and the permits count or can be had anew.
 
         Raises:
             CircuitOpen, RateLimited, QuotaExhausted: refused.
         """
-        self._place.refuse_cooling(self.target, now)
+        place = self._place
+        if not place.cooldown.passes and not self._is_admitted_by(place.cooldown):
+            place.refuse_cooling(self.target, now)
+            if not place.cooldown.passes:
+                self._release()  # to be had again together with a permit of the cooldown
         if not self._is_admitted():
             self._release()
+            self._circuits = place.circuits(self._found)
             refuse_open(self.target, self._circuits, now)
 
     def _queue(self, now: float) -> None:
         self._check(now)
-        left = self._deadline.left(now)
-        self.ticket = self._limiter.enter(now, left, batch=self._batch) or self._full(now)
+        self.ticket = self._ticket(now, self.deadline.left(now))
+
+    def _ticket(self, now: float, left: float) -> Ticket:
+        wait = left if self._longest_wait is None else min(left, self._longest_wait)
+        self.turn_until = now + wait
+        return self._limiter.enter(now, wait, batch=self._batch) or self._full(now)
 
     def _full(self, now: float) -> NoReturn:
         raise self._overloaded(now)
@@ -262,12 +315,19 @@ class Visit:
     def _take(self, now: float, left: float) -> None:
         if not self.admitted:
             self.admitted = True
-            self._place.budget.earn()
+            if self._past is None or self._place not in self._past.repeats:
+                self._place.budget.earn()
         self._patience = left
+        self._found.is_warm = True
         if self._permits is None and not self._rides:
-            endpoint, model = self._circuits
-            self.is_probe = not (endpoint.passes and model.passes)
-            self._permits = endpoint.admit(now, left), model.admit(now, left)
+            circuits = self._circuits
+            endpoint, model = circuits[0], circuits[1]
+            if len(circuits) == _USUAL and endpoint.passes and model.passes:
+                self.is_probe = False
+                self._permits = endpoint.admit(now, left), model.admit(now, left)
+            else:
+                self.is_probe = not all(found.passes for found in circuits)
+                self._permits = tuple(found.admit(now, left) for found in circuits)
 
     def _overloaded(self, now: float) -> Overloaded:
         return overloaded(self.target, self._limiter.retry_after(now, batch=self._batch))
@@ -287,28 +347,57 @@ class Visit:
             return self._rides
         return all(map(_is_current, self._circuits, self._permits))
 
+    def _is_admitted_by(self, circuit: Breaker) -> bool:
+        if self._outer is not None:
+            return self._outer._is_admitted_by(circuit)  # noqa: SLF001  # our own
+        return circuit in self._circuits and self._is_admitted()
+
     def _settle(self, error: BaseException | None, now: float) -> None:
+        if self._outer is not None and (error is None or isinstance(error, OllamaBridgeError)):
+            self._outer._ridden = error  # noqa: SLF001  # our own: it counts for both
         if self._permits is None:
             return
-        endpoint, model = self._circuits
-        of_endpoint, of_model = self._permits
-        if error is None:
-            if self._repeats:
-                self._place.budget.refund(self._repeats)
-                self._repeats = 0
-            endpoint.succeed(of_endpoint, now)
-            model.succeed(of_model, now)
-            self._permits = None
+        if error is None and self._ridden is None:
+            self._succeed(self._permits, now)
             return
-        if isinstance(error, OllamaBridgeError):
-            whom = blame(error, patient=self._is_patient(error))
-            if whom is Blame.ENDPOINT:
-                endpoint.fail(of_endpoint, now, error.code)
-            elif whom is not Blame.NOBODY:
-                endpoint.succeed(of_endpoint, now)
-            if whom is Blame.MODEL:
-                model.fail(of_model, now, error.code)
+        failure = error or self._ridden
+        if isinstance(failure, OllamaBridgeError):
+            self._blame(failure, self._permits, now)
         self._release()
+
+    def _succeed(self, permits: Sequence[Permit], now: float) -> None:
+        self._permits = None
+        circuits = self._circuits
+        circuits[0].succeed(permits[0], now)
+        circuits[1].succeed(permits[1], now)
+        if len(permits) > _USUAL:
+            circuits[2].succeed(permits[2], now)
+        self._place.refused_until = 0.0
+        if self._found.missing_until:
+            self._found.missing_until, self._found.was_told = 0.0, False
+        if self._past is not None and self._past.has_failed:
+            self._past.forgive(self._place, circuits, now)
+
+    def _blame(self, error: OllamaBridgeError, permits: Sequence[Permit], now: float) -> None:
+        (endpoint, of_endpoint), (model, of_model), *of_cooldown = zip(
+            self._circuits, permits, strict=True
+        )
+        whom = blame(error, patient=self._is_patient(error))
+        if whom is Blame.ENDPOINT:
+            self._fail(endpoint, of_endpoint, now, error.code)
+        elif whom is not Blame.NOBODY:
+            endpoint.succeed(of_endpoint, now)
+            for cooldown, permit in of_cooldown:  # it answers something else than 429
+                cooldown.succeed(permit, now)
+        if whom is Blame.MODEL:
+            self._fail(model, of_model, now, error.code)
+
+    def _fail(self, circuit: Breaker, permit: Permit, now: float, code: str) -> None:
+        past = self._past
+        if past is None or circuit not in past.blamed or self.is_probe:
+            if past is not None:
+                past.blamed[circuit] = permit.move
+            circuit.fail(permit, now, code)
 
     def _release(self) -> None:
         """Settle what is not settled yet, without an outcome."""
@@ -325,7 +414,7 @@ class Visit:
             return True
         if isinstance(error, Timeout) and error.phase == "connect":
             return self._patience >= self.target.endpoint.connect_timeout
-        deadline = self._deadline
+        deadline = self.deadline
         return deadline.is_usual and self._patience >= _FAIR_SHARE * deadline.usual
 
 

@@ -58,6 +58,7 @@ class Crowd:
 
         An exception that is no error of the bridge ends all and is raised here. After it, and
         after an interrupt, no further call begins, and those under way are left: see ``Runner``.
+        What becomes of them is not counted.
         """
         begun: list[Future[None]] = []
         try:
@@ -89,10 +90,12 @@ class Crowd:
         try:
             answer = await self._ask(next(self._numbers))
         except OllamaBridgeError as error:
-            self._tally.fail(error)
-            await self._pause(error, until)
+            if not self._stop.is_set():
+                self._tally.fail(error)
+                await self._pause(error, until)
         else:
-            self._tally.answer(since, answer)
+            if not self._stop.is_set():
+                self._tally.answer(since, answer)
 
     async def _pause(self, error: OllamaBridgeError, until: float) -> None:
         """Wait as a decent caller does; else thousands of refusals would be all that is seen."""

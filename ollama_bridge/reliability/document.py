@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections import Counter
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..core.health import HealthReport
-    from .evidence import Cuts, Evidence, Pooling, Recovery, Retrying
+    from ..core.health import EndpointHealth, HealthReport
+    from .evidence import Cuts, Evidence, Failover, Pooling, Recovery, Retrying
     from .plan import Plan
     from .tally import Figures, Times
     from .verdict import Result, Verdict
@@ -25,14 +26,16 @@ def document(evidence: Evidence, verdict: Verdict, plan: Plan | None) -> dict[st
         results              of each part: part, state ("passed", "failed", "not run" or
                              "interrupted"), sentences
         plan                 requests, concurrency, duration, min_success, form ("chat", "stream",
-                             "achat" or "astream": the method that asked)
-        health               see ``of_health``
+                             "achat" or "astream": the method that asked), chaos, seed
+        health               see ``of_health``; endpoints has the same of each endpoint
         sequential,          sent, answered, unfinished, success_rate, latency (average, min, max,
         concurrent           p95), first_token (the same up to the first piece of an answer; None
                              where no answer came in pieces), total, requests_per_second, retries,
-                             peak_in_flight, failures (of each: code, count, sentences)
+                             hops, passed_by, answered_by (by endpoint), peak_in_flight, failures
+                             (of each: code, count, sentences)
         pooling, retries,    what the drills counted, as ``evidence`` has it; cuts only where
         recovery, cuts       answers come in pieces
+        failover             as sequential, and what its drill counted, as ``evidence`` has it
         error                why nothing could run: code, message
     """
     health = evidence.health
@@ -42,18 +45,19 @@ def document(evidence: Evidence, verdict: Verdict, plan: Plan | None) -> dict[st
         "proven": list(verdict.proven),
         "results": [_result(each) for each in verdict.results],
         "plan": plan and asdict(plan),
-        "health": None if health is None else of_health(health, evidence.mode),
+        "health": None if health is None else _health(health, evidence),
         "sequential": _figures(evidence.calls.get("sequential")),
         "concurrent": _figures(evidence.calls.get("concurrent")),
         "pooling": evidence.pooling and _counts(evidence.pooling),
         "retries": evidence.retries and _counts(evidence.retries),
         "recovery": evidence.recovery and _counts(evidence.recovery),
         "cuts": evidence.cuts and _counts(evidence.cuts),
+        "failover": evidence.failover and _failover(evidence.failover, evidence),
         "error": None,
     }
 
 
-def of_health(report: HealthReport, mode: str) -> dict[str, Any]:
+def of_health(report: EndpointHealth, mode: str) -> dict[str, Any]:
     """Return a health report: what was asked, what it said, and the circuit with its mode."""
     return {
         "status": report.status,
@@ -69,6 +73,20 @@ def of_health(report: HealthReport, mode: str) -> dict[str, Any]:
         "retry_after": report.retry_after,
         "error": report.error and {"code": report.error.code, "message": str(report.error)},
     }
+
+
+def _health(report: HealthReport, evidence: Evidence) -> dict[str, Any]:
+    endpoints = [
+        of_health(each, evidence.modes.get(name, evidence.mode))
+        for name, each in report.endpoints.items()
+    ]
+    return {**of_health(report, evidence.mode), "endpoints": endpoints}
+
+
+def _failover(found: Failover, evidence: Evidence) -> dict[str, Any]:
+    facts = {each.name: getattr(found, each.name) for each in fields(found)}
+    counts = {name: dict(it) for name, it in facts.items() if isinstance(it, Counter)}
+    return {**(_figures(evidence.calls.get("failover")) or {}), **facts, **counts}
 
 
 def _result(result: Result) -> dict[str, Any]:
@@ -99,6 +117,9 @@ def _figures(figures: Figures | None) -> dict[str, Any] | None:
         "total": _rounded(figures.total),
         "requests_per_second": _rounded(figures.rate),
         "retries": figures.retries,
+        "hops": figures.hops,
+        "passed_by": figures.passed_by,
+        "answered_by": dict(figures.answered_by),
         "peak_in_flight": figures.peak,
         "failures": [
             {"code": each.code, "count": each.count, "sentences": list(each.sentences)}

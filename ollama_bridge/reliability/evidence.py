@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from ..core.health import HealthReport
+    from .plan import Act, Profile
     from .tally import Figures
 
-CallPart = Literal["sequential", "concurrent"]
+CallPart = Literal["sequential", "concurrent", "failover"]
 Part = Literal["health", CallPart, "pooling", "retries", "recovery", "cuts"]
 
 # How often a drill repeats a call that shall go well, or be refused.
@@ -87,22 +89,64 @@ class Recovery:
 
 
 @dataclass(slots=True, kw_only=True)
+class Failover:
+    """Three endpoints that misbehave, ``a``, ``b`` and ``c``, as the calls of a crowd met them.
+
+    What is counted by endpoint has no entry where there was nothing to count.
+
+    Attributes:
+        profile: the chaos that was wanted.
+        seed: what was left to chance in it.
+        callers: callers at once.
+        max_retries: ``MAX_RETRIES``.
+        threshold: ``FAILURE_THRESHOLD``.
+        acts: the kinds of chaos that there were, the last one perhaps not to its end.
+        requests: by endpoint, questions that reached it.
+        troubles: by kind, questions that were not answered well.
+        openings: by endpoint, how often a circuit opened.
+        cooldowns: by endpoint, how often the client began to leave it alone.
+        deaths: how often the first endpoint was killed.
+        returns: after how many of them it answered again.
+        held: questions that reached the account whose allowance was used up.
+        probes: of these, the first, and those that came when a cooldown could be over.
+    """
+
+    profile: Profile
+    seed: int
+    callers: int
+    max_retries: int
+    threshold: int
+    acts: list[Act] = field(default_factory=list)
+    requests: Counter[str] = field(default_factory=Counter)
+    troubles: Counter[str] = field(default_factory=Counter)
+    openings: Counter[str] = field(default_factory=Counter)
+    cooldowns: Counter[str] = field(default_factory=Counter)
+    deaths: int = 0
+    returns: int = 0
+    held: int = 0
+    probes: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
 class Evidence:
     """Everything that was found; None where a part did not run, or not to its end.
 
     Attributes:
         mode: mode of the live circuit: "auto", "forced_open" or "disabled".
-        calls: sums of the calls to the configured server.
+        modes: the same for each endpoint of the site, by name.
+        calls: sums of the calls to the configured servers, and of those of the failover drill.
         trouble: why a drill could not be held.
         cut: the part that Ctrl-C ended.
     """
 
     health: HealthReport | None = None
     mode: str = "auto"
+    modes: dict[str, str] = field(default_factory=dict)
     calls: dict[CallPart, Figures] = field(default_factory=dict)
     pooling: Pooling | None = None
     retries: Retrying | None = None
     recovery: Recovery | None = None
     cuts: Cuts | None = None
+    failover: Failover | None = None
     trouble: dict[Part, str] = field(default_factory=dict)
     cut: Part | None = None

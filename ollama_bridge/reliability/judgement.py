@@ -12,6 +12,11 @@ A part has passed where
   the circuit opens after ``FAILURE_THRESHOLD`` failed calls; while it is open, calls are refused
   and no request reaches the server, which is back; then one call is let through while another is
   refused; it closes the circuit, and calls are answered again;
+- failover (where it was asked for): of the calls over three endpoints that misbehave at least
+  ``min_success`` percent were answered, some of them after a failed request to another endpoint;
+  each kind of chaos did happen; an endpoint that was killed and came back served again; and an
+  account over its limit got no more requests than there were callers, and later one after each
+  cooldown;
 - cuts (where answers come as streams): every stream that a server broke off in its middle ended as
   ``StreamInterrupted`` with the text that had come, and none was repeated.
 
@@ -30,9 +35,9 @@ from . import proofs
 from .verdict import Code, Result, Sentence, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from ..core.health import HealthReport
+    from ..core.health import EndpointHealth, HealthReport
     from .evidence import CallPart, Evidence, Part
     from .plan import Plan
     from .tally import Figures
@@ -52,6 +57,8 @@ def judge(evidence: Evidence, plan: Plan) -> Verdict:
     ]
     if plan.streams:
         results.append(_drill("cuts", evidence, evidence.cuts, proofs.cuts))
+    if plan.acts:
+        results.append(_failover(evidence, plan))
     return Verdict(tuple(results), _code(evidence, results))
 
 
@@ -68,16 +75,37 @@ def _health(evidence: Evidence) -> Result:
     report = evidence.health
     if report is None:
         return _void("health", evidence)
+    good, found = bool(report), report.endpoints
+    if len(found) > 1:
+        texts = [f"{name}: {text}" for name, it in found.items() for text in _state(it, evidence)]
+        texts[:0] = _of_all(report)
+    else:
+        texts = [*_state(report, evidence)]
+    return Result("health", tuple(Sentence(good=good, text=text) for text in texts))
+
+
+def _of_all(report: HealthReport) -> Iterator[str]:
+    """Give what the endpoints do not say themselves."""
+    if report.status == "degraded":
+        yield "degraded: the default route serves, but something else does not"
+    elif report.error is not None and all(it.error is None for it in report.endpoints.values()):
+        yield str(report.error)
+
+
+def _state(report: EndpointHealth, evidence: Evidence) -> Iterator[str]:
+    """Give what an endpoint said, or what stands in its way and what to do about it."""
     if report.error is None:
-        return Result("health", (Sentence(good=True, text=_greeting(report)),))
-    sentences = [Sentence(good=False, text=str(report.error))]
-    if isinstance(report.error, CircuitOpen) and evidence.mode == "forced_open":
-        remedy = "Reset it in the admin, or in code: ollama_client.circuit_breaker.reset()"
-        sentences.append(Sentence(good=False, text=remedy))
-    return Result("health", tuple(sentences))
+        yield _greeting(report)
+        return
+    yield str(report.error)
+    name, circuit, mode = report.endpoint, "circuit_breaker", evidence.mode
+    if len(evidence.modes) > 1:
+        circuit, mode = f'circuit_breakers["{name}"]', evidence.modes[name]
+    if isinstance(report.error, CircuitOpen) and mode == "forced_open":
+        yield f"Reset it in the admin, or in code: ollama_client.{circuit}.reset()"
 
 
-def _greeting(report: HealthReport) -> str:
+def _greeting(report: EndpointHealth) -> str:
     version = f"Ollama {report.version}" if report.version else "the server"
     also = "" if report.status == "healthy" else f", but it is {report.status}"
     return f"{version} answers, and has {report.model}{also}"
@@ -87,14 +115,10 @@ def _calls(part: CallPart, evidence: Evidence, plan: Plan) -> Result:
     figures = evidence.calls.get(part)
     if figures is None or evidence.cut == part:
         return _void(part, evidence)
-    rate = figures.success_rate
-    enough = rate is not None and rate >= plan.min_success
-    text = f"{figures.answered} of {figures.sent} calls answered"
-    if not enough:
-        text += f", {plan.min_success:g} % wanted"
-        return Result(part, (Sentence(good=False, text=text),))
-    answered = Sentence(good=True, text=text)
-    return Result(part, (answered, _overlap(figures)) if part == "concurrent" else (answered,))
+    answered = proofs.answered(figures, plan.min_success)
+    if part == "concurrent" and answered.good:
+        return Result(part, (answered, _overlap(figures)))
+    return Result(part, (answered,))
 
 
 def _overlap(figures: Figures) -> Sentence:
@@ -107,6 +131,16 @@ def _drill(
     part: Part, evidence: Evidence, found: F | None, judged: Callable[[F], tuple[Sentence, ...]]
 ) -> Result:
     return _void(part, evidence) if found is None else Result(part, judged(found))
+
+
+def _failover(evidence: Evidence, plan: Plan) -> Result:
+    found, figures = evidence.failover, evidence.calls.get("failover")
+    if found is None or figures is None or evidence.cut == "failover":
+        return _void("failover", evidence)
+    *others, last = found.acts
+    shown = f"{', '.join(others)} and {last}" if others else last
+    sentences = proofs.failover(found, figures, plan.min_success)
+    return Result("failover", sentences, shown=f"{shown} endpoints")
 
 
 def _void(part: Part, evidence: Evidence) -> Result:

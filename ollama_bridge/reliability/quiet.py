@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from ..logs import calls, circuits
+from ..logs import calls, circuits, failovers, quotas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,5 +43,5 @@ def unlogged(*loggers: logging.Logger) -> Iterator[None]:
         _unsaid.reset(token)
 
 
-EVERYTHING = (calls, circuits)
-CALLS = (calls,)
+EVERYTHING = (calls, circuits, failovers, quotas)
+CALLS = (calls, failovers)

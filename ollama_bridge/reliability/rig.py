@@ -1,9 +1,9 @@
-"""A drill's own world: a simulated server on this machine, and a client of it."""
+"""A drill's own world: simulated servers on this machine, and a client of them."""
 
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from ..client import OllamaClient
@@ -12,7 +12,7 @@ from ..testing import FakeOllama
 from .quiet import EVERYTHING, unlogged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from ..core.types import ChatReply
     from ..testing.faults import Exchange
@@ -30,6 +30,7 @@ _OTHERWISE = {
     "retry_delay": 0.02,
     "cache": None,  # circuits that no process of the site sees
 }
+_UNLIMITED = {"max_concurrency": None, "max_waiting": None, "quota_limit": None}
 _GLANCE = 0.01
 
 
@@ -49,6 +50,34 @@ def rig(answer: str = "OK", **overrides: object) -> Iterator[tuple[FakeOllama, O
         OllamaClient(base_url=server.url, **_OTHERWISE, **overrides) as client,
     ):
         yield server, client
+
+
+@contextmanager
+def rig_of_several(
+    endpoints: Mapping[str, Mapping[str, object]], **overrides: object
+) -> Iterator[tuple[dict[str, FakeOllama], OllamaClient]]:
+    """Give a simulated server for each of these endpoints, and a client whose calls fail over.
+
+    Servers forget requests once they are answered, so that a drill may last. The client is as that
+    of ``rig``, but without limits for calls at once and of an account: it shall meet those that are
+    simulated.
+
+    Raises:
+        OSError: this machine lets nobody listen on 127.0.0.1.
+    """
+    with unlogged(*EVERYTHING), ExitStack() as stack:
+        servers = {
+            name: stack.enter_context(FakeOllama(models=[MODEL], answer="OK", keep_requests=False))
+            for name in endpoints
+        }
+        there = {name: {"BASE_URL": servers[name].url, **endpoints[name]} for name in endpoints}
+        ours: dict[str, object] = {
+            "base_url": next(iter(servers.values())).url,  # so that the site's are not taken too
+            "endpoints": there,
+            "routes": {"default": {"STRATEGY": "failover", "TARGETS": [*there]}},
+        }
+        client = OllamaClient(**{**ours, **_OTHERWISE, **_UNLIMITED, **overrides})
+        yield servers, stack.enter_context(client)
 
 
 def question(number: int) -> str:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from .wording import columns, counted, labelled, rate, seconds, share, wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from .evidence import CallPart, Evidence
+    from .evidence import CallPart, Evidence, Failover
     from .tally import Figures, Times
     from .verdict import State, Verdict
     from .wording import Paint, Tone
@@ -31,7 +31,7 @@ def lines(evidence: Evidence, verdict: Verdict, title: str, paint: Paint) -> lis
         _results(verdict, paint),
         _figures(evidence, paint),
         _first_tokens(evidence, paint),
-        list(_repeats(evidence)),
+        [*_repeats(evidence), *_ways(evidence)],
         list(_failures(evidence)),
         list(_end(verdict, paint)),
     )
@@ -89,12 +89,41 @@ def _repeats(evidence: Evidence) -> Iterator[str]:
             yield f"{part}: {counted(figures.unfinished, 'call')} interrupted"
 
 
+def _ways(evidence: Evidence) -> Iterator[str]:
+    """Give where calls went, of parts that had more than one place to go."""
+    for part, figures in evidence.calls.items():
+        if len(figures.answered_by) > 1 or figures.hops or figures.passed_by:
+            hops = counted(figures.hops, "hop")
+            past = counted(figures.passed_by, "time")
+            yield f"{part}: {hops}, {past} past an endpoint that was held back"
+            yield from wrapped(f"answered by {_by_name(figures.answered_by)}", first=f"{part}: ")
+    if evidence.failover is not None:
+        yield from _holds(evidence.failover)
+
+
+def _holds(found: Failover) -> Iterator[str]:
+    openings, cooldowns = found.openings, found.cooldowns
+    yield f"failover: circuits opened {counted(openings.total(), 'time')}{_each(openings)}"
+    yield f"failover: {counted(cooldowns.total(), 'cooldown')}{_each(cooldowns)}"
+    yield f"failover: the same chaos again with --chaos {found.profile} --seed {found.seed}"
+
+
+def _each(counts: Mapping[str, int]) -> str:
+    return f" ({_by_name(counts)})" if counts else ""
+
+
+def _by_name(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+
+
 def _failures(evidence: Evidence) -> Iterator[str]:
     """Give the failures of each part by their code, and what to do about it once each."""
     told: set[str] = set()
     for part, figures in evidence.calls.items():
         for failure in figures.failures:
             yield f"{part}: {failure.count} x {failure.code}"
+            if part == "failover":  # nothing is to be done about simulated servers
+                continue
             for sentence in failure.sentences:
                 if sentence not in told:
                     yield from wrapped(sentence, first="  ")
@@ -109,5 +138,5 @@ def _end(verdict: Verdict, paint: Paint) -> Iterator[str]:
         yield from (paint("bad", line) for line in wrapped(f"NOT PASSED: {', '.join(bad)}"))
         if verdict.proven:
             yield "Proven all the same:"
-    for claim in verdict.proven:
+    for claim in verdict.shown:
         yield f"  {claim}"

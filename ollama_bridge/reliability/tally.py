@@ -8,11 +8,13 @@ import threading
 import time
 from array import array
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from .ways import Ways
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ..core.types import Attempt
     from ..errors import OllamaBridgeError
@@ -66,7 +68,10 @@ class Figures:
         first_token: the same up to the first piece of the answer; None where no answer came in
             pieces.
         total: seconds from the first call to the end of the last.
-        retries: repeats that the calls needed, answered or not.
+        retries: repeats at the same place that the calls needed, answered or not.
+        hops: how often a call went on at another endpoint after a request that failed.
+        passed_by: how often a call went past an endpoint without a request: it was held back.
+        answered_by: answered calls by endpoint.
         peak: most callers who were inside a call at the same time, in its queue or at the server.
         failures: by error code, the commonest first.
     """
@@ -78,6 +83,9 @@ class Figures:
     first_token: Times | None = None
     total: float = 0.0
     retries: int = 0
+    hops: int = 0
+    passed_by: int = 0
+    answered_by: Mapping[str, int] = field(default_factory=dict)
     peak: int = 0
     failures: tuple[Failure, ...] = ()
 
@@ -104,7 +112,8 @@ class Tally:
         self._sent = 0
         self._under_way = 0
         self._peak = 0
-        self._retries = 0
+        self._ways = Ways()
+        self._answered_by: Counter[str] = Counter()
         self._latencies = array("d")
         self._first_tokens = array("d")
         self._failures: Counter[str] = Counter()
@@ -124,6 +133,7 @@ class Tally:
     def answer(self, since: float, answer: Answer) -> None:
         with self._lock:
             self._latencies.append(self._end(answer.reply.attempts) - since)
+            self._answered_by[answer.reply.endpoint] += 1
             if answer.first_token is not None:
                 self._first_tokens.append(answer.first_token)
 
@@ -154,7 +164,10 @@ class Tally:
                 latency=Times.of(self._latencies),
                 first_token=Times.of(self._first_tokens) if self._first_tokens else None,
                 total=self._total(),
-                retries=self._retries,
+                retries=self._ways.retries,
+                hops=self._ways.hops,
+                passed_by=self._ways.passed_by,
+                answered_by=dict(sorted(self._answered_by.items())),
                 peak=self._peak,
                 failures=tuple(
                     Failure(code, count, tuple(self._sentences[code].values()))
@@ -164,7 +177,7 @@ class Tally:
 
     def _end(self, attempts: Sequence[Attempt]) -> float:
         self._under_way -= 1
-        self._retries += max(0, len(attempts) - 1)
+        self._ways.add(attempts)
         self._ended = self._clock()
         return self._ended
 

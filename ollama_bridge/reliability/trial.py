@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from . import drills
 from .askers import ASKERS
 from .crowd import Crowd
-from .evidence import Evidence
+from .evidence import Evidence, Failover
+from .failover import MOST_CALLERS, failover
 from .quiet import CALLS, unlogged
 from .recovery import STEPS, recovery
 from .tally import Tally
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ..conf import Settings
     from .askers import Answer
     from .evidence import CallPart, Part
-    from .plan import Plan
+    from .plan import Act, Plan, Profile
 
 # Enough for "OK", and a bound for models that like to talk.
 _MOST_TOKENS = 32
@@ -42,7 +43,7 @@ class Progress(Protocol):
 class Trial:
     """Gathers the evidence.
 
-    Health and calls go through ``client`` to the configured server, and count in its circuit as
+    Health and calls go through ``client`` to the configured servers, and count in its circuits as
     calls of visitors do. The drills have clients and servers of their own.
 
     Args:
@@ -89,9 +90,13 @@ class Trial:
         return self._found
 
     def _is_healthy(self) -> bool:
-        with self._part("health", f"asking {self._settings.BASE_URL}", 1):
+        endpoints = self._settings.ENDPOINTS
+        asked = ", ".join(each.BASE_URL for each in endpoints.values())
+        with self._part("health", f"asking {asked}", 1):
             self._found.health = self._asker.run(self._asker.report(self._client))
             self._found.mode = self._client.circuit_breaker.mode
+            breakers = self._client.circuit_breakers
+            self._found.modes = {name: breakers[name].mode for name in endpoints}
         return bool(self._found.health)
 
     def _call_in_turn(self) -> None:
@@ -121,6 +126,31 @@ class Trial:
         if self._plan.streams:
             with self._drill("cuts", "streams break off in their middle", drills.CUTS):
                 found.cuts = drills.cuts(asker, watch)
+        if self._plan.chaos is not None:
+            self._fail_over(self._plan.chaos)
+
+    def _fail_over(self, chaos: Profile) -> None:
+        plan, settings, tally = self._plan, self._settings, Tally()
+        found = Failover(
+            profile=chaos,
+            seed=plan.seed,
+            callers=min(plan.concurrency, MOST_CALLERS),
+            max_retries=settings.MAX_RETRIES,
+            threshold=settings.FAILURE_THRESHOLD,
+        )
+
+        def watch(act: Act) -> None:
+            done, note = _told(tally, of_time=True)
+            self._progress.update(done, f"{act}, {note}")
+
+        what = f"{found.callers} callers, 3 endpoints, {chaos} chaos"
+        with self._drill("failover", what, plan.chaos_seconds):
+            try:
+                failover(self._asker, plan, found, tally, watch)
+            finally:
+                if found.acts:
+                    self._found.failover = found
+                    self._found.calls["failover"] = tally.figures()
 
     def _asking(self, part: CallPart) -> Callable[[int], Coroutine[Any, Any, Answer]]:
         def ask(number: int) -> Coroutine[Any, Any, Answer]:

@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from .evidence import Part
 
@@ -17,6 +17,7 @@ CLAIMS: Final[Mapping[Part, str]] = {
     "recovery": "circuit breaker pattern",
     "concurrent": "concurrent request handling",
     "cuts": "mid-stream error handling",
+    "failover": "endpoint failover",
 }
 """What a part proves by passing."""
 
@@ -43,11 +44,17 @@ class Sentence:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a part came to; ``void`` says why it came to nothing."""
+    """What a part came to.
+
+    Attributes:
+        void: why it came to nothing.
+        shown: what exactly it proves by passing, where there is more to say than its claim.
+    """
 
     part: Part
     sentences: tuple[Sentence, ...]
     void: Literal["not run", "interrupted"] | None = None
+    shown: str = ""
 
     @property
     def state(self) -> State:
@@ -69,5 +76,18 @@ class Verdict:
 
     @property
     def proven(self) -> tuple[str, ...]:
-        passed = {each.part for each in self.results if each.state == "passed"}
-        return tuple(claim for part, claim in CLAIMS.items() if part in passed)
+        """The claims that were proven."""
+        return tuple(CLAIMS[each.part] for each in self._proofs)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The same, each with what exactly was shown."""
+        return tuple(
+            f"{CLAIMS[each.part]}: {each.shown}" if each.shown else CLAIMS[each.part]
+            for each in self._proofs
+        )
+
+    @property
+    def _proofs(self) -> Sequence[Result]:
+        passed = {each.part: each for each in self.results if each.state == "passed"}
+        return [passed[part] for part in CLAIMS if part in passed]

@@ -8,12 +8,14 @@ so that every complaint is made in one place, by ``clean``.
 Rules for values that may be secret never show them.
 """
 
-from .base import InvalidError, OrNone, Rule, cleaned
-from .lists import Headers, Names, Options, Statuses
+from .base import DOTTED, VISIBLE, InvalidError, OrNone, Rule, cleaned
+from .lists import Dict, Headers, Names, Options, Section, Statuses
 from .scalars import (
     A_YEAR,
     Choice,
+    ChoiceOrPath,
     Duration,
+    Handle,
     Key,
     Name,
     Number,
@@ -26,8 +28,13 @@ from .scalars import (
 
 __all__ = [
     "A_YEAR",
+    "DOTTED",
+    "VISIBLE",
     "Choice",
+    "ChoiceOrPath",
+    "Dict",
     "Duration",
+    "Handle",
     "Headers",
     "InvalidError",
     "Key",
@@ -38,6 +45,7 @@ __all__ = [
     "OrNone",
     "Rate",
     "Rule",
+    "Section",
     "Statuses",
     "Switch",
     "Text",

@@ -10,6 +10,9 @@ T = TypeVar("T")
 VISIBLE = r"[^\s\x00-\x1f\x7f\ud800-\udfff]+"
 """Pattern of a name: Unicode text without blanks and control characters."""
 
+DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)+"
+"""Pattern of the path of something in a module."""
+
 
 class InvalidError(ValueError):
     """A value breaks its rule.
@@ -17,12 +20,14 @@ class InvalidError(ValueError):
     Attributes:
         message: completes a sentence that begins with the name of the setting.
         hint: what to type instead, where the default value is no good example.
+        path: where in the value it is, such as ``["gpu"]`` in a dict.
     """
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", path: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.path = path
 
 
 class Rule(ABC, Generic[T]):

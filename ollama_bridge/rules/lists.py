@@ -5,8 +5,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TypeVar
 
 from .base import VISIBLE, InvalidError, Rule, shown, type_of
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -16,14 +19,21 @@ class Names(Rule[tuple[str, ...]]):
     example: str
     known: tuple[str, ...] = ()
     pattern: str = VISIBLE
+    at_least: int = 0
 
     def clean(self, value: object) -> tuple[str, ...]:
-        return tuple(self._name(item) for item in _items(value, f'["{self.example}"]'))
+        names = tuple(self._name(item) for item in _items(value, f'["{self.example}"]'))
+        if len(names) < self.at_least:
+            raise InvalidError(f"must hold {self.at_least} at least", self._hint)
+        return names
+
+    @property
+    def _hint(self) -> str:
+        return f'Type for example ["{self.example}"].'
 
     def _name(self, item: object) -> str:
         if not isinstance(item, str) or not re.fullmatch(self.pattern, item):
-            hint = f'Type for example ["{self.example}"].'
-            raise InvalidError(f"must hold names only, not {shown(item)}", hint)
+            raise InvalidError(f"must hold names only, not {shown(item)}", self._hint)
         if self.known and item not in self.known:
             hint = f"Type some of: {', '.join(self.known)}."
             raise InvalidError(f"must not hold {shown(item)}", hint)
@@ -83,6 +93,56 @@ class Headers(Rule[Mapping[str, str]]):
             isinstance(part, str) and pattern.fullmatch(part)
             for pattern, part in zip(patterns, header, strict=True)
         )
+
+
+@dataclass(frozen=True)
+class Dict(Rule[Mapping[str, T]]):
+    """A dict whose keys obey one rule, and its values another; some keys may be needed."""
+
+    keys: Rule[str]
+    values: Rule[T]
+    example: str
+    needed: tuple[str, ...] = ()
+
+    def clean(self, value: object) -> Mapping[str, T]:
+        if not isinstance(value, Mapping):
+            raise InvalidError(f"must be a dict, not {type_of(value)}", self._hint)
+        found = {self._key(key): self._value(key, item) for key, item in value.items()}
+        if not found.keys() >= set(self.needed):
+            wanted = " and ".join(f'"{key}"' for key in self.needed)
+            raise InvalidError(f"must have {wanted}", self._hint)
+        return MappingProxyType(found)
+
+    @property
+    def _hint(self) -> str:
+        return f"Type for example {self.example}."
+
+    def _key(self, key: object) -> str:
+        try:
+            return self.keys.clean(key)
+        except InvalidError as error:
+            raise InvalidError(f"has a key that {error.message}", self._hint) from None
+
+    def _value(self, key: object, value: object) -> T:
+        try:
+            return self.values.clean(value)
+        except InvalidError as error:
+            path = f'["{key}"]{error.path}'
+            raise InvalidError(error.message, error.hint or self._hint, path) from None
+
+
+@dataclass(frozen=True)
+class Section(Rule[Mapping[object, object]]):
+    """A table as it is written, to be judged by whoever knows the names in it."""
+
+    example: str
+
+    def clean(self, value: object) -> Mapping[object, object]:
+        if not isinstance(value, Mapping):
+            raise InvalidError(
+                f"must be a dict, not {type_of(value)}", hint=f"Type for example {self.example}."
+            )
+        return MappingProxyType(dict(value))
 
 
 def _items(value: object, example: str) -> list[object]:

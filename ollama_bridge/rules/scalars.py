@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import environ  # type: ignore[import-untyped]  # it ships neither types nor stubs
 
-from .base import VISIBLE, InvalidError, Rule, shown, type_of
+from .base import DOTTED, VISIBLE, InvalidError, Rule, shown, type_of
 
 T = TypeVar("T")
 
@@ -25,12 +25,13 @@ class Number(Rule[float]):
 
     at_least: float = 0.0
     above: float | None = None
+    at_most: float = A_YEAR
 
     def clean(self, value: object) -> float:
         number = _finite(value)
-        if number is None or number > A_YEAR or not self._is_high_enough(number):
+        if number is None or number > self.at_most or not self._is_high_enough(number):
             low = f"from {self.at_least:g}" if self.above is None else f"above {self.above:g}"
-            wanted = f"a number {low}, at most {A_YEAR:.0f}"
+            wanted = f"a number {low}, at most {self.at_most:.10g}"
             raise InvalidError(f"must be {wanted}, not {shown(value)}")
         return number
 
@@ -95,8 +96,23 @@ class Choice(Rule[T]):
         for option in self.options:
             if value == option:
                 return option
-        wanted = " or ".join(f'"{option}"' for option in self.options)
-        raise InvalidError(f"must be {wanted}, not {shown(value)}")
+        raise InvalidError(f"must be {self._wanted}, not {shown(value)}")
+
+    @property
+    def _wanted(self) -> str:
+        return " or ".join(f'"{option}"' for option in self.options)
+
+
+class ChoiceOrPath(Choice[str]):
+    """One of a few words, or the dotted path of a function."""
+
+    def clean(self, value: object) -> str:
+        is_path = isinstance(value, str) and re.fullmatch(DOTTED, value)
+        return str(value) if is_path else super().clean(value)
+
+    @property
+    def _wanted(self) -> str:
+        return f"{super()._wanted} or the dotted path of a function"
 
 
 class Text(Rule[str]):
@@ -114,6 +130,16 @@ class Name(Rule[str]):
     def clean(self, value: object) -> str:
         if not isinstance(value, str) or not re.fullmatch(VISIBLE, value):
             raise InvalidError(f"must be a name without spaces, not {shown(value)}")
+        return value
+
+
+class Handle(Rule[str]):
+    """The name of an endpoint or a route."""
+
+    def clean(self, value: object) -> str:
+        if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9_-]{1,100}", value):
+            wanted = 'of lower-case letters, digits, "_" and "-"'
+            raise InvalidError(f"must be a name {wanted}, not {shown(value)}")
         return value
 
 

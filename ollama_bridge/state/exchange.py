@@ -11,16 +11,20 @@ import hashlib
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
+from ..core.cooldown import endpoint_of
 from .letters import Letter, decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from ..core.breaker import Snapshot
     from ..core.sharing import Sharing
 
 KEPT: Final = 3600
-"""Seconds for which the store keeps a generation: longer than any open time or lease."""
+"""Seconds for which the store keeps a generation: longer than any open time or lease.
+
+What lasts longer, a cooldown, is told again by whoever knows it, and is in the database.
+"""
 
 _PAUSES: Final = 0.0, 0.01, 0.02
 """Seconds before each try to add something: while others write, SQLite adds nothing at once."""
@@ -55,12 +59,19 @@ class Exchange:
     """
 
     def __init__(
-        self, sharing: Sharing, store: Store, *, sender: str, addresses: Mapping[str, str]
+        self,
+        sharing: Sharing,
+        store: Store,
+        *,
+        sender: str,
+        addresses: Mapping[str, str],
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._sharing = sharing
         self._store = store
         self._sender = sender
         self._addresses = addresses
+        self._wall = wall
 
     def run(self) -> None:
         """Hear, then tell.
@@ -75,7 +86,7 @@ class Exchange:
             letter = decode(told.get(key))
             known = -1 if letter is None else letter.snapshot.generation
             if letter is not None and known > generations[name]:
-                self._sharing.adopt(name, letter.snapshot)
+                self._sharing.adopt(name, letter.aged(self._wall()))
             elif known < generations[name] and name not in self._sharing.untold:
                 self._repeat(key, name)
         for name, snapshot in self._sharing.owed().items():
@@ -83,10 +94,10 @@ class Exchange:
 
     def _tell(self, name: str, snapshot: Snapshot) -> None:
         head = self._key(name)
-        text = encode(Letter(self._sender, snapshot))
+        text = self._written(snapshot)
         first = self._claim(f"{head}:{snapshot.generation}", text)
         if first is not None and first.sender != self._sender:
-            self._sharing.adopt(name, first.snapshot, instead=True)
+            self._sharing.adopt(name, first.aged(self._wall()), instead=True)
             return
         self._store.set(head, text, KEPT)
         self._sharing.told(name, snapshot.generation)
@@ -112,14 +123,17 @@ class Exchange:
         """Tell again what the store has lost."""
         snapshot = self._sharing.snapshot(name)
         if snapshot is not None and snapshot.generation:
-            text = encode(Letter(self._sender, snapshot))
+            text = self._written(snapshot)
             self._store.add(f"{head}:{snapshot.generation}", text, KEPT)
             self._store.set(head, text, KEPT)
+
+    def _written(self, snapshot: Snapshot) -> str:
+        return encode(Letter(self._sender, snapshot, int(self._wall())))
 
     def _key(self, circuit: str) -> str:
         """Return the key of a circuit's newest generation: short, and of letters any store takes.
 
         A model's name may be anything, and may come from a visitor.
         """
-        address = self._addresses[circuit.partition("/")[0]]
+        address = self._addresses[endpoint_of(circuit)]
         return hashlib.sha256(f"{address} {circuit}".encode()).hexdigest()[:32]

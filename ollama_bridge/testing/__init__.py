@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import faults, when
+    from .account import FakeAccount
     from .catalogue import FakeModel
     from .recorded import RecordedRequest
     from .server import FakeOllama
 
-__all__ = ["FakeModel", "FakeOllama", "RecordedRequest", "faults", "when"]
+__all__ = ["FakeAccount", "FakeModel", "FakeOllama", "RecordedRequest", "faults", "when"]
 
 _HOMES = {
+    "FakeAccount": ".account",
     "FakeModel": ".catalogue",
     "FakeOllama": ".server",
     "RecordedRequest": ".recorded",

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from . import catalogue, embeddings, gojson, inference
+from .account import FakeAccount
 from .gojson import RefusalError
 from .outgoing import BARE_JSON, TEXT, Reply, error_reply, json_reply, plain
 from .recorded import RecordedRequest
@@ -14,6 +15,7 @@ from .world import World
 Asked = Callable[[World], Reply]
 Told = Callable[[World, Mapping[str, Any]], Reply]
 
+BALANCE = "/api/balance"
 _OWN_SCHEMES = ("app", "file", "tauri", "vscode-webview", "vscode-file")
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 
@@ -22,6 +24,10 @@ def answer(world: World, request: RecordedRequest) -> Reply:
     """Return what a server in good health answers."""
     if not _host_allowed(request) or not _origin_allowed(request.headers):
         return plain(403, b"", None)
+    if world.account is not None and (refusal := _keyless(world.account, request)):
+        return refusal
+    if request.path == BALANCE and world.account is None:  # as at any server but the cloud
+        return plain(404, b"404 page not found")
     if request.path in _GETS:
         allowed: tuple[str, ...] = ("GET", "HEAD")
     elif request.path in _POSTS:
@@ -31,6 +37,14 @@ def answer(world: World, request: RecordedRequest) -> Reply:
     if request.method not in allowed:
         return Reply(405, (b"405 method not allowed",), TEXT, (("Allow", ", ".join(allowed)),))
     return _served(world, request)
+
+
+def _keyless(account: FakeAccount, request: RecordedRequest) -> Reply | None:
+    """Return the refusal of a request that needs the account's key and has not got it."""
+    is_public = request.path in _GETS and request.path != BALANCE
+    if is_public or account.admits(request.headers):
+        return None
+    return plain(401, b"unauthorized\n", "text/plain; charset=utf-8")
 
 
 def _served(world: World, request: RecordedRequest) -> Reply:
@@ -67,6 +81,10 @@ def _ps(world: World) -> Reply:
     return json_reply({"models": world.loaded()})
 
 
+def _balance(world: World) -> Reply:
+    return json_reply(None if world.account is None else world.account.balance)
+
+
 def _show(world: World, fields: Mapping[str, Any]) -> Reply:
     name = inference.required_model({"model": fields.get("model") or fields.get("name")})
     return json_reply(catalogue.show(world.find(name)))
@@ -77,6 +95,7 @@ _GETS: dict[str, Asked] = {
     "/api/version": _version,
     "/api/tags": _tags,
     "/api/ps": _ps,
+    BALANCE: _balance,
 }
 _POSTS: dict[str, tuple[Told, str]] = {
     "/api/chat": (inference.chat, "api.ChatRequest"),

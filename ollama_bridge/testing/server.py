@@ -7,6 +7,7 @@ from functools import partial
 from typing import Self
 
 from . import catalogue, replies
+from .account import FakeAccount
 from .catalogue import FakeModel
 from .connection import Fault, Host
 from .engine import Engine
@@ -42,6 +43,7 @@ class FakeOllama:
         port: The port; 0 takes a free one, which then stays the same until the object is gone.
         tokens_per_second: The model's speed; None: everything at once.
         version: What `/api/version` says.
+        account: Be the cloud: its key is needed, and `/api/balance` tells what is left.
         tls: Serve https with this context.
         keep_requests: False forgets requests after they were counted (for long runs).
         on_request: Called in the server's thread with each request and the fault that it meets.
@@ -56,18 +58,20 @@ class FakeOllama:
         port: int = 0,
         tokens_per_second: float | None = None,
         version: str = "0.24.0",
+        account: FakeAccount | None = None,
         tls: ssl.SSLContext | None = None,
         keep_requests: bool = True,
         on_request: Callable[[RecordedRequest, Fault | None], None] | None = None,
     ) -> None:
-        world = World(
+        self._world = World(
             catalogue.named(models),
             (lambda _prompt: answer) if isinstance(answer, str) else answer,
             tokens_per_second,
             version,
+            account,
         )
         self._ledger = Ledger(keep=keep_requests)
-        self._host = Host(self._ledger, self._fault_for, partial(replies.answer, world))
+        self._host = Host(self._ledger, self._fault_for, partial(replies.answer, self._world))
         self._scheme = "http" if tls is None else "https"
         self._engine = Engine(self._host, (host, port), tls)
         self._on_request = on_request
@@ -140,6 +144,25 @@ class FakeOllama:
     def behave(self) -> None:
         """Forget all rules; what has begun goes on."""
         self._rules = ()
+
+    def install(self, *models: str | FakeModel) -> None:
+        """Have these models too, as after `ollama pull`."""
+        self._world.models = {**self._world.models, **catalogue.named(models)}
+
+    def remove(self, *names: str) -> None:
+        """Have these models no more, as after `ollama rm`."""
+        gone = set(map(catalogue.find_key, names))
+        kept = {key: model for key, model in self._world.models.items() if key not in gone}
+        self._world.models = kept
+
+    @property
+    def account(self) -> FakeAccount | None:
+        """The account whose key is needed here; another one may take its place at any time."""
+        return self._world.account
+
+    @account.setter
+    def account(self, account: FakeAccount | None) -> None:
+        self._world.account = account
 
     def refuse(self) -> None:
         """Be a killed server: reset all connections and refuse new ones, until `listen()`."""

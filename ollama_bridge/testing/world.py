@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from . import catalogue, clock, gojson, schema, text
+from .account import FakeAccount
 from .catalogue import FakeModel
 from .gojson import RefusalError
 
@@ -13,7 +14,7 @@ Answer = Callable[[str], str]
 
 @dataclass(slots=True)
 class World:
-    """The state behind the answers; only the server's own thread touches it."""
+    """The state behind the answers; other threads only put new objects in place of old ones."""
 
     models: dict[str, FakeModel]
     answer: Answer | None = None
@@ -21,6 +22,7 @@ class World:
     rate: float | None = None
     """Tokens a second; None: at once."""
     version: str = "0.24.0"
+    account: FakeAccount | None = None
     expiry: dict[str, float] = field(default_factory=dict)
     """When each loaded model will be unloaded, in seconds since the epoch."""
 
@@ -49,7 +51,8 @@ class World:
         now = time.time()
         left = sorted(self.expiry.items(), key=lambda item: item[1], reverse=True)
         models = {model.name: model for model in self.models.values()}
-        return [catalogue.loaded(models[name], clock.stamp(end)) for name, end in left if end > now]
+        there = [(models[name], end) for name, end in left if end > now and name in models]
+        return [catalogue.loaded(model, clock.stamp(end)) for model, end in there]
 
     def say(self, prompt: str, wish: object) -> str:
         """Return the answer's text; a wished format shapes the simulator's own text only."""

@@ -58,9 +58,9 @@ class Visit:
     def post(self, action: str, name: str = "default", **fields: str) -> Any:
         return self.client.post(f"{PAGE}{name}/{action}/", fields)
 
-    def act(self, action: str, **fields: str) -> str:
+    def act(self, action: str, name: str = "default", **fields: str) -> str:
         """Press a button, and return what the next page says about it."""
-        response = self.post(action, **fields)
+        response = self.post(action, name, **fields)
         assert (response.status_code, response.url) == (302, PAGE)
         following = self.client.get(PAGE)
         return " ".join(str(message) for message in get_messages(following.wsgi_request))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,7 @@ from django.contrib.admin.models import LogEntry
 from django.db import DatabaseError, connection
 from django.test import Client
 
-from ollama_bridge import CircuitOpen, ConnectionFailed, ollama_client
+from ollama_bridge import CircuitOpen, ConnectionFailed, QuotaExhausted, ollama_client
 from ollama_bridge.admin import EndpointStateAdmin
 from ollama_bridge.core.health import HealthReport
 from ollama_bridge.models import EndpointState
@@ -98,6 +99,22 @@ class TestReset:
             break_circuit(fake_ollama)
             operator.act("reset")
             assert ollama_client.circuit_breaker.state == "closed"
+
+    def test_ends_a_cooldown_here_and_in_the_table(
+        self, operator: Visit, fake_ollama: FakeOllama
+    ) -> None:
+        fake_ollama.misbehave(faults.usage_limit())
+        with pytest.raises(QuotaExhausted):
+            ollama_client.chat(QUESTION)
+        fake_ollama.behave()
+        until = datetime.now(UTC) + timedelta(hours=1)
+        EndpointState.objects.begin_cooldown("default", "its address", until, "quota_exhausted")
+        said = operator.act("reset")
+        assert ollama_client.chat(QUESTION)
+        assert EndpointState.objects.get().cooldown_until is None
+        assert said.startswith(
+            "Endpoint default: circuits are closed and work by themselves, and no cooldown is left."
+        )
 
 
 def test_disable_lets_everything_through_and_counts_nothing(
@@ -266,7 +283,9 @@ def _unmigrated(operator: Visit) -> Iterator[None]:
 class TestWithoutTheTable:
     def test_the_page_says_what_to_type(self, operator: Visit) -> None:
         page = operator.page()
-        assert "Run: manage.py migrate ollama_bridge. Until then, modes are of this" in page.text
+        assert (
+            "Run: manage.py migrate ollama_bridge. Until then, modes and cooldowns are" in page.text
+        )
         assert "for all processes" not in page.text
         assert sorted(page.actions) == sorted(ACTIONS)
 

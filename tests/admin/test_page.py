@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -14,8 +15,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.urls import reverse
 from django.utils.formats import date_format
 
-from ollama_bridge import OllamaBridgeError, ollama_client
+from ollama_bridge import OllamaBridgeError, conf, ollama_client
 from ollama_bridge.models import EndpointState, Mode
+from ollama_bridge.plans import plan_for
 from ollama_bridge.testing import FakeOllama, faults
 
 from .panel import PAGE, Shown, Visit
@@ -33,6 +35,14 @@ def ask(times: int = 1, model: str | None = None) -> None:
     for _ in range(times):
         with suppress(OllamaBridgeError):
             ollama_client.chat(QUESTION, model=model)
+
+
+def store_cooldown(server: FakeOllama, seconds: float) -> None:
+    """Let another process have been told that the allowance of the server is used up."""
+    assert server.url == conf.current().BASE_URL
+    until = datetime.now(UTC) + timedelta(seconds=seconds)
+    account = plan_for(conf.current()).default.targets[0].endpoint.identity
+    EndpointState.objects.begin_cooldown("default", account, until, "quota_exhausted")
 
 
 class TestWhoSees:
@@ -106,10 +116,57 @@ class TestAnEndpoint:
         ask()
         assert "Open with the next call 1" in visit("viewer").page().text
 
-    def test_that_cools_down_says_so(self, visit: See, fake_ollama: FakeOllama) -> None:
+    def test_that_asked_for_a_pause_says_for_how_long(
+        self, visit: See, fake_ollama: FakeOllama
+    ) -> None:
         fake_ollama.misbehave(faults.rate_limited(retry_after=30))
         ask()
-        assert "Cooldown The server asked for a pause: next try in " in visit("viewer").page().text
+        text = visit("viewer").page().text
+        assert "default Closed Cooling down Server" in text
+        assert "Cooldown The server asked for a pause: next try in " in text
+        assert "). Not kept over restarts. " in text
+        assert "Reset ends it." not in text
+
+    @pytest.mark.usefixtures("transactional_db")
+    def test_whose_allowance_is_used_up_says_until_when_and_that_it_is_kept(
+        self, visit: See, fake_ollama: FakeOllama
+    ) -> None:
+        store_cooldown(fake_ollama, seconds=3 * 86_400)
+        text = visit("operator").page().text
+        assert "Cooldown The usage limit is reached: next try in 3 days (" in text
+        assert "), which decides for all others. Kept over restarts. Reset ends it." in text
+        assert "Reset, end cooldown" in text
+        assert fake_ollama.requests == []
+
+    @pytest.mark.usefixtures("transactional_db")
+    def test_whose_cooldown_is_over_says_that_a_call_tries(
+        self, visit: See, fake_ollama: FakeOllama
+    ) -> None:
+        store_cooldown(fake_ollama, seconds=-5)
+        text = visit("viewer").page().text
+        assert "default Closed Cooldown over, next call tries Server" in text
+        assert "next try with the next call, which decides for all others." in text
+
+    def test_that_counts_its_calls_says_how_many(self, visit: See, configure: Configure) -> None:
+        configure(QUOTA_LIMIT=10)
+        ask(3)
+        governing: Any = ollama_client._governing
+        governing._keep()
+        page = visit("viewer").page()
+        assert (
+            "Allowance 30 % of the allowance used, 3 of 10 requests, "
+            "by our own count of answered calls (resets at "
+        ) in page.text
+        (meter,) = page.of("meter")
+        assert meter["value"] == "0.30"
+
+    @pytest.mark.usefixtures("transactional_db")
+    def test_without_a_row_of_an_operator_tells_of_no_change(
+        self, visit: See, fake_ollama: FakeOllama
+    ) -> None:
+        store_cooldown(fake_ollama, seconds=60)
+        text = visit("viewer").page().text
+        assert "Mode Automatic Cooldown" in text
 
     def test_tells_who_set_its_mode_when_and_why(self, visit: See) -> None:
         operator = visit("operator")
@@ -152,11 +209,72 @@ class TestAnEndpoint:
         assert operator.client.get(elsewhere).status_code == 302
 
 
+class TestSeveralEndpoints:
+    @pytest.fixture
+    def local(self, configure: Configure, fake_ollama: FakeOllama) -> Iterator[FakeOllama]:
+        """A second server; calls go to the first one, ``cloud``, as long as it answers."""
+        with FakeOllama(models=["qwen3"]) as local:
+            configure(
+                ENDPOINTS={
+                    "cloud": {"BASE_URL": fake_ollama.url},
+                    "local": {"BASE_URL": local.url, "MODEL": "qwen3"},
+                },
+                ROUTES={
+                    "default": {"TARGETS": ["cloud", "local"]},
+                    "ab": {
+                        "STRATEGY": "weighted",
+                        "TARGETS": ["local", "local/llama3.2"],
+                        "WEIGHTS": {"local": 9},
+                    },
+                },
+            )
+            yield local
+
+    def test_each_have_their_circuits_and_figures(
+        self, visit: See, local: FakeOllama, fake_ollama: FakeOllama
+    ) -> None:
+        fake_ollama.misbehave(faults.usage_limit(retry_after=60))
+        ask(3)
+        page = visit("operator").page()
+        assert page.actions == ALL_ACTIONS * 2
+        assert f"cloud Closed Cooling down Server {fake_ollama.url} Model llama3.2" in page.text
+        assert f"local Closed Server {local.url} Model qwen3" in page.text
+        assert "qwen3 Closed - 0 - 3 100.0 % " in page.text
+        assert [link["href"] for link in page.of("a") if "#endpoint-" in (link["href"] or "")] == [
+            "#endpoint-cloud",
+            "#endpoint-local",
+        ]
+
+    @pytest.mark.usefixtures("local")
+    def test_are_named_with_the_routes_that_lead_there(self, visit: See) -> None:
+        text = visit("viewer").page().text
+        assert text.count("Routes default Circuit of") == 1
+        assert text.count("Routes default, ab Circuit of") == 1
+        assert (
+            "Routes default failover: cloud/llama3.2 → local/qwen3 for calls that name no route "
+            "ab weighted: local/qwen3 (9), local/llama3.2 (1)"
+        ) in text
+
+    def test_are_checked_and_moved_one_by_one(
+        self, operator: Visit, local: FakeOllama, fake_ollama: FakeOllama
+    ) -> None:
+        fake_ollama.refuse()
+        said = operator.act("check", "local")
+        assert said.startswith("Endpoint local is degraded. The server answered in ")
+        assert said.endswith(", qwen3 not loaded yet. Run there: ollama pull llama3.2")
+        local.install("llama3.2")
+        assert operator.act("check", "local").startswith("Endpoint local is healthy. The server")
+        assert operator.act("check", "cloud").startswith("Endpoint cloud is unhealthy. Cannot")
+        operator.act("force-open", "local")
+        modes = {name: found.mode for name, found in ollama_client.circuit_breakers.items()}
+        assert (modes["cloud"], modes["local"]) == ("auto", "forced_open")
+
+
 class TestThePage:
     def test_says_what_is_of_this_process_and_what_of_all(self, visit: See) -> None:
         text = visit("viewer").page().text
         assert f"those of this process (number {os.getpid()}, since " in text
-        assert "Modes are stored for all processes , which follow within 5 seconds." in text
+        assert "Modes and cooldowns are stored for all processes , which follow within 5" in text
 
     def test_says_when_in_the_project_s_own_time(self, visit: See, settings: Settings) -> None:
         settings.USE_TZ = False

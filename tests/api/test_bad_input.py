@@ -85,15 +85,15 @@ WRONG = [
     *(
         pytest.param({name: None}, name, "not available in this version", id=name)
         for name in (
-            *("use_case", "on_unavailable", "think", "format", "using", "sticky_key"),
-            *("tools", "images", "cache_ttl", "cache_scope", "strict_context"),
+            *("use_case", "on_unavailable", "think", "format"),
+            *("tools", "images", "strict_context"),
         )
     ),
     pytest.param({"temperature": 0.5}, "temperature", '"options"', id="temperature"),
     pytest.param({"max_tokens": 5}, "max_tokens", '"num_predict"', id="max_tokens"),
     *(
         pytest.param({name: 5}, name, "for the site to decide", id=name)
-        for name in ("keep_alive", "timeout")
+        for name in (*("keep_alive", "timeout", "using", "sticky_key", "cache_ttl", "cache_scope"),)
     ),
     pytest.param(
         {"history": [{"role": "user", "content": "a", "images": []}]},
@@ -113,6 +113,7 @@ WRONG_WHERE_ALLOWED = [
     pytest.param({"model": "gpt"}, "model", "Send one of: llama3.2.", id="another model"),
     pytest.param({"model": ""}, "model", "empty", id="no model"),
     pytest.param({"model": None}, "model", "null", id="a model of null"),
+    pytest.param({"model": ["llama3.2"]}, "model", "not a list", id="a list of models"),
     pytest.param({"model": "a b"}, "model", "no name of a model", id="a model with a blank"),
     pytest.param({"model": "a" * 256}, "model", "no name of a model", id="a long model"),
     pytest.param({"system_prompt": 1}, "system_prompt", "not a number", id="a numeric prompt"),

@@ -122,6 +122,7 @@ class TestHealth:
         assert body == FIVE
         assert endpoint.pop("latency_ms") > 0
         assert endpoint == {
+            "status": "healthy",
             "url": fake_ollama.url,
             "model": "llama3.2",
             "reachable": True,
@@ -130,6 +131,25 @@ class TestHealth:
             "loaded": [],
             "circuit_breaker_state": "closed",
             "error": None,
+            "retry_after": None,
+        }
+
+    def test_shows_all_endpoints_and_serves_as_long_as_one_can(
+        self, staff: APIClient, anonymous: APIClient, configure: Configure, fake_ollama: FakeOllama
+    ) -> None:
+        with FakeOllama() as other:
+            configure(
+                ENDPOINTS={"gpu": {"BASE_URL": fake_ollama.url}, "cpu": {"BASE_URL": other.url}},
+                ROUTES={"default": {"TARGETS": ["gpu", "cpu"]}},
+            )
+            fake_ollama.refuse()
+            response = _health(anonymous)
+            endpoints = _health(staff).json()["endpoints"]
+        assert response.status_code == 200
+        assert response.json() == FIVE | {"status": "degraded"}
+        assert {name: each["status"] for name, each in endpoints.items()} == {
+            "gpu": "unhealthy",
+            "cpu": "healthy",
         }
 
     def test_tells_staff_what_to_type(self, staff: APIClient, fake_ollama: FakeOllama) -> None:

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ollama_bridge import OllamaClient
 from ollama_bridge.testing import FakeOllama
 
 if TYPE_CHECKING:
+    from pytest_django import Settings
+
     from tests.conftest import MakeClient
 
 QUESTION = "What is water?"
@@ -146,6 +149,89 @@ def test_what_the_caller_changes_later_is_not_sent(
     client.chat(QUESTION)
     client.chat(QUESTION, options={"top_k": 1})
     assert [chat.json["options"]["seed"] for chat in fake_ollama.chats] == [2, 2]
+
+
+def test_where_to_ask_and_what_to_keep_is_not_sent(
+    fake_ollama: FakeOllama, make_client: MakeClient
+) -> None:
+    make_client().chat(
+        QUESTION, using="default", sticky_key="user:7", cache_ttl=300, cache_scope="user:7"
+    )
+    (request,) = fake_ollama.chats
+    assert request.json == {
+        "model": "llama3.2",
+        "messages": [{"role": "user", "content": QUESTION}],
+        "stream": False,
+    }
+    assert "user:7" not in str(request.headers)
+
+
+def test_using_names_an_endpoint_or_a_route(
+    fake_ollama: FakeOllama, make_client: MakeClient
+) -> None:
+    with FakeOllama(models=["mistral"]) as other:
+        client = make_client(
+            endpoints={"other": {"BASE_URL": other.url, "MODEL": "mistral"}},
+            routes={"fast": {"TARGETS": ["other"]}},
+        )
+        for using in ("other", "fast"):
+            reply = client.chat(QUESTION, using=using)
+            assert (reply.endpoint, reply.model) == ("other", "mistral")
+        assert len(other.chats) == 2
+    assert fake_ollama.chats == []
+
+
+def test_an_unknown_name_is_answered_with_those_that_are_known(make_client: MakeClient) -> None:
+    client = make_client(
+        endpoints={"gpu": {"BASE_URL": "http://10.0.0.5:11434"}},
+        routes={"fast": {"TARGETS": ["gpu"]}},
+    )
+    sentence = "^using names no route and no endpoint. Type one of: .*$"
+    with pytest.raises(ValueError, match=sentence) as caught:
+        client.chat(QUESTION, using="gpus")
+    told = str(caught.value).partition("Type one of: ")[2].split(", ")
+    assert {"fast", "gpu"} <= set(told)
+    with pytest.raises(ValueError, match=r"Type one of: default$"):
+        make_client().chat(QUESTION, using="gpu")
+
+
+@pytest.mark.parametrize("models", [["missing", "llama3.2"], ("missing", "missing", "llama3.2")])
+def test_models_of_a_list_are_tried_in_order(
+    fake_ollama: FakeOllama, make_client: MakeClient, models: list[str]
+) -> None:
+    assert make_client().chat(QUESTION, model=models).model == "llama3.2"
+    assert [chat.json["model"] for chat in fake_ollama.chats] == ["missing", "llama3.2"]
+
+
+def test_a_cache_without_a_scope_is_told_what_to_type(make_client: MakeClient) -> None:
+    with pytest.raises(ValueError, match=r'cache_scope=f"user:\{user\.pk\}", or "shared"'):
+        make_client().chat(QUESTION, cache_ttl=300)
+
+
+def test_a_key_of_another_type_is_told_what_to_type(make_client: MakeClient) -> None:
+    key: Any = 7
+    with pytest.raises(TypeError, match=r'^sticky_key must be .* not int\. Type .* f"user:'):
+        make_client().chat(QUESTION, sticky_key=key)
+
+
+def test_without_a_cache_nothing_can_be_kept(make_client: MakeClient) -> None:
+    client = make_client(cache=None)
+    with pytest.raises(ValueError, match=r'^cache_ttl needs a cache, .* Type CACHE = "default"'):
+        client.chat(QUESTION, cache_ttl=300, cache_scope="shared")
+    assert client.chat(QUESTION)
+
+
+def test_a_client_with_a_server_of_its_own_has_no_other_servers(
+    fake_ollama: FakeOllama, settings: Settings
+) -> None:
+    settings.OLLAMA_BRIDGE = {
+        "ENDPOINTS": {"far": {"BASE_URL": "http://127.0.0.1:9"}},
+        "ROUTES": {"default": {"TARGETS": ["far"]}},
+    }
+    with OllamaClient(base_url=fake_ollama.url) as client:
+        assert client.chat(QUESTION).endpoint == "default"
+        with pytest.raises(ValueError, match=r"Type one of: default$"):
+            client.chat(QUESTION, using="far")
 
 
 @pytest.mark.parametrize("name", ["model", "keep_alive"])

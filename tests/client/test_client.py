@@ -120,7 +120,7 @@ def test_an_unknown_argument_is_a_type_error_with_a_hint(argument: str, hint: st
 
 def test_an_argument_that_comes_later_is_unknown_today(make_client: MakeClient) -> None:
     call: Callable[..., Any] = make_client().chat
-    for argument in ("use_case", "using", "on_unavailable", "tools", "think", "format", "images"):
+    for argument in ("use_case", "on_unavailable", "tools", "think", "format", "images"):
         with pytest.raises(TypeError, match=argument):
             call(QUESTION, **{argument: None})
 

@@ -12,10 +12,13 @@ import pytest
 from django.db import ProgrammingError
 from django.test import override_settings
 
-from ollama_bridge import CircuitOpen, OllamaClient, modes, ollama_client
+from ollama_bridge import CircuitOpen, OllamaClient, ollama_client
 from ollama_bridge.core import breaker
-from ollama_bridge.models import EndpointState, Mode
-from ollama_bridge.modes import Watch, Wish
+from ollama_bridge.keeping import Keeper
+from ollama_bridge.keeping.keeper import EVERY
+from ollama_bridge.models import EndpointState, EndpointStates, Mode, Stored
+
+from .governed import FakeGoverned
 
 if TYPE_CHECKING:
     from pytest_django import DjangoDbBlocker, Settings
@@ -23,115 +26,99 @@ if TYPE_CHECKING:
     from ollama_bridge.testing import FakeOllama
 
 QUESTION = "What is water?"
-THREAD = "ollama_bridge.modes"
+THREAD = "ollama_bridge.keeping"
 
 
-class Circuit:
-    """Takes note of what is done to it."""
-
-    def __init__(self) -> None:
-        self.moves: list[str] = []
-
-    def force_open(self) -> None:
-        self.moves.append("forced_open")
-
-    def disable(self) -> None:
-        self.moves.append("disabled")
-
-    def reset(self) -> None:
-        self.moves.append("reset")
-
-
-def watch_over(circuit: Any) -> Watch:
-    return Watch(lambda: {"default": circuit}, None)
+def keeper_of(governed: Any) -> Keeper:
+    return Keeper(governed)
 
 
 def store(mode: str) -> None:
     EndpointState.objects.change("default", Mode(mode))
 
 
-def watches() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == THREAD]
+def threads() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name == THREAD]
 
 
 @pytest.mark.django_db
 class TestALook:
     @pytest.mark.parametrize("mode", ["forced_open", "disabled"])
     def test_applies_what_is_stored(self, mode: str) -> None:
-        circuit = Circuit()
+        circuit = FakeGoverned()
         store(mode)
-        watch_over(circuit).look()
+        keeper_of(circuit).look()
         assert circuit.moves == [mode]
 
     def test_leaves_a_circuit_alone_that_was_automatic_at_the_start(self) -> None:
-        circuit = Circuit()
+        circuit = FakeGoverned()
         store("auto")
-        watch_over(circuit).look()
+        keeper_of(circuit).look()
         assert circuit.moves == []
 
     def test_follows_each_change_once(self) -> None:
-        circuit = Circuit()
-        watch = watch_over(circuit)
-        watch.look()
+        circuit = FakeGoverned()
+        keeper = keeper_of(circuit)
+        keeper.look()
         for mode in ("forced_open", "disabled", "disabled", "auto", "auto"):
             store(mode)
-            watch.look()
-            watch.look()
+            keeper.look()
+            keeper.look()
         assert circuit.moves == ["forced_open", "disabled", "disabled", "reset", "reset"]
 
     def test_resets_at_the_first_change_of_an_endpoint(self) -> None:
-        circuit = Circuit()
-        watch = watch_over(circuit)
-        watch.look()
+        circuit = FakeGoverned()
+        keeper = keeper_of(circuit)
+        keeper.look()
         store("auto")
-        watch.look()
+        keeper.look()
         assert circuit.moves == ["reset"]
 
     def test_resets_even_at_its_first_where_the_change_is_known(self) -> None:
-        circuit = Circuit()
+        circuit = FakeGoverned()
         store("auto")
-        watch_over(circuit).look("default")
+        keeper_of(circuit).look("default")
         assert circuit.moves == ["reset"]
 
     @pytest.mark.parametrize(
         ("mode", "moves"), [("forced_open", ["forced_open", "reset"]), ("auto", [])]
     )
     def test_takes_a_row_that_is_gone_for_automatic(self, mode: str, moves: list[str]) -> None:
-        circuit = Circuit()
+        circuit = FakeGoverned()
         store(mode)
-        watch = watch_over(circuit)
-        watch.look()
+        keeper = keeper_of(circuit)
+        keeper.look()
         EndpointState.objects.all().delete()
-        watch.look()
+        keeper.look()
         assert circuit.moves == moves
         store(mode)
-        watch.look()
+        keeper.look()
         assert circuit.moves[2:] == (["forced_open"] if moves else [])
 
     def test_passes_over_other_endpoints_and_modes_of_newer_versions(self) -> None:
-        circuit = Circuit()
+        circuit = FakeGoverned()
         EndpointState.objects.change("elsewhere", Mode.FORCED_OPEN)
         EndpointState.objects.create(name="default", mode="half_shut")
-        watch = watch_over(circuit)
-        watch.look()
+        keeper = keeper_of(circuit)
+        keeper.look()
         assert circuit.moves == []
-        assert set(watch.known or ()) == {"default", "elsewhere"}
+        assert set(keeper.known or ()) == {"default", "elsewhere"}
 
 
 @pytest.mark.django_db
 def test_a_table_that_is_made_in_the_moment_of_a_look_is_no_trouble(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stored = modes._stored
+    stored = EndpointStates.stored
 
-    def missing() -> dict[str, Wish]:
-        monkeypatch.setattr(modes, "_stored", stored)
+    def missing(_: EndpointStates) -> dict[str, Stored]:
+        monkeypatch.setattr(EndpointStates, "stored", stored)
         raise ProgrammingError("no such table")
 
     store("forced_open")
-    monkeypatch.setattr(modes, "_stored", missing)
-    circuit = Circuit()
-    watch_over(circuit).look()
+    monkeypatch.setattr(EndpointStates, "stored", missing)
+    circuit = FakeGoverned()
+    keeper_of(circuit).look()
     assert circuit.moves == ["forced_open"]
     assert not [record for record in caplog.records if "Cannot read" in record.getMessage()]
 
@@ -141,7 +128,7 @@ def test_modes_are_those_of_the_circuits() -> None:
 
 
 def test_looks_are_frequent_enough_for_what_is_promised() -> None:
-    assert modes.EVERY < 5
+    assert EVERY < 5
 
 
 class Curious(logging.Filter):
@@ -172,10 +159,6 @@ def test_who_formats_a_line_may_ask_the_client_even_while_it_begins(
     assert len(told) == 2
 
 
-def test_a_wish_is_known_by_its_parts() -> None:
-    assert Wish("default", "auto", 1) != Wish("default", "auto", 2)
-
-
 @pytest.fixture
 def configured(transactional_db: None, settings: Settings, fake_ollama: FakeOllama) -> FakeOllama:
     """The fake server, which the singleton talks to, in a site whose database is used."""
@@ -201,7 +184,7 @@ class TestTheClientOfTheProcess:
 
     def test_needs_not_be_told_before_its_first_call(self) -> None:
         ollama_client.mode_changed("default")
-        assert watches() == []
+        assert threads() == []
 
     def test_keeps_a_mode_that_code_has_set(self) -> None:
         store("forced_open")
@@ -236,7 +219,7 @@ class TestTheClientOfTheProcess:
         store("forced_open")
         with OllamaClient() as client:
             assert client.chat(QUESTION)
-            assert watches() == []
+            assert threads() == []
 
     def test_tells_since_when_it_runs(self) -> None:
         assert ollama_client.running_since is None
@@ -247,24 +230,24 @@ class TestTheClientOfTheProcess:
 class TestTheThread:
     @pytest.mark.usefixtures("configured")
     def test_begins_with_the_first_call_and_ends_with_close(self) -> None:
-        assert watches() == []
+        assert threads() == []
         ollama_client.chat(QUESTION)
-        (watch,) = watches()
-        assert watch.daemon
+        (thread,) = threads()
+        assert thread.daemon
         ollama_client.chat(QUESTION)
-        assert watches() == [watch]
+        assert threads() == [thread]
         ollama_client.close()
-        assert not watch.is_alive()
+        assert not thread.is_alive()
 
     def test_is_another_after_a_change_of_settings(
         self, configured: FakeOllama, settings: Settings
     ) -> None:
         ollama_client.chat(QUESTION)
-        (first,) = watches()
+        (first,) = threads()
         settings.OLLAMA_BRIDGE = {"BASE_URL": configured.url}
         assert not first.is_alive()
         ollama_client.chat(QUESTION)
-        (second,) = watches()
+        (second,) = threads()
         assert second is not first
 
     @pytest.mark.usefixtures("configured")
@@ -280,7 +263,7 @@ class TestTheThread:
             caller.start()
         for caller in callers:
             caller.join()
-        assert len(watches()) == 1
+        assert len(threads()) == 1
 
     def test_says_nothing_where_tests_forbid_the_database(
         self, settings: Settings, fake_ollama: FakeOllama, caplog: pytest.LogCaptureFixture
@@ -317,7 +300,7 @@ with FakeOllama() as server:
     settings.configure(OLLAMA_BRIDGE={{"BASE_URL": server.url}}, {0})
     {1}
     ollama_client.chat("What is water?")
-    print([thread.name for thread in threading.enumerate() if "modes" in thread.name])
+    print([thread.name for thread in threading.enumerate() if "keeping" in thread.name])
 """
 
 
@@ -348,4 +331,4 @@ def test_a_site_without_a_database_or_our_table_chats_and_ends_without_a_word(
     databases: str,
 ) -> None:
     options = f'INSTALLED_APPS=["ollama_bridge"], DATABASES={databases}'
-    assert run(CHAT.format(options, "django.setup()")) == "['ollama_bridge.modes']\n"
+    assert run(CHAT.format(options, "django.setup()")) == "['ollama_bridge.keeping']\n"

@@ -74,6 +74,39 @@ WRONG: list[tuple[str, type[Exception], dict[str, Any]]] = [
     ("keep_alive", ValueError, {"keep_alive": "soon"}),
     ("keep_alive", ValueError, {"keep_alive": float("nan")}),
     ("keep_alive", ValueError, {"keep_alive": ["5m"]}),
+    ("model", ValueError, {"model": b"llama3.2"}),
+    ("model", ValueError, {"model": {"llama3.2"}}),
+    ("model", ValueError, {"model": []}),
+    ("model[0]", ValueError, {"model": [5]}),
+    ("model[1]", ValueError, {"model": ("llama3.2", f"{CANARY} {CANARY}")}),
+    ("using", ValueError, {"using": CANARY}),
+    ("using", ValueError, {"using": ""}),
+    ("using", ValueError, {"using": 5}),
+    ("using", ValueError, {"using": ["default"]}),
+    ("sticky_key", TypeError, {"sticky_key": 5}),
+    ("sticky_key", TypeError, {"sticky_key": [CANARY]}),
+    ("cache_scope", ValueError, {"cache_ttl": 5}),
+    ("cache_scope", ValueError, {"cache_scope": CANARY}),
+    *[
+        ("cache_scope", kind, {"cache_ttl": 5, "cache_scope": scope})
+        for kind, scope in (
+            (ValueError, ""),
+            (ValueError, " "),
+            (TypeError, 5),
+            (TypeError, [CANARY]),
+        )
+    ],
+    *[
+        ("cache_ttl", kind, {"cache_ttl": seconds, "cache_scope": CANARY})
+        for kind, seconds in (
+            (TypeError, CANARY),
+            (TypeError, True),
+            (ValueError, 0),
+            (ValueError, -1),
+            (ValueError, float("nan")),
+            (ValueError, float("inf")),
+        )
+    ],
 ]
 
 # The same for what only streams take: the name, the class, the value.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING, Any, Protocol
@@ -109,6 +110,26 @@ GOOD_RECOVERY = {
     "held_back": True,
     "closed": True,
     "again": TRIES,
+}
+
+
+GOOD_FAILOVER: dict[str, Any] = {
+    "profile": "mixed",
+    "seed": 7,
+    "callers": 20,
+    "max_retries": 3,
+    "threshold": 5,
+    "acts": ["flaky", "slow", "dying", "rate-limited"],
+    "requests": Counter(a=700, b=600, c=500),
+    "troubles": Counter(
+        {"503": 9, "reset": 8, "stall": 7, "drip": 6, "usage limit": 25, "too many at once": 5}
+    ),
+    "openings": Counter(a=4, b=1),
+    "cooldowns": Counter(a=6),
+    "deaths": 3,
+    "returns": 2,
+    "held": 25,
+    "probes": 6,
 }
 
 

@@ -179,6 +179,29 @@ def test_after_an_interrupt_no_further_call_begins(
     assert tally.figures().sent == 4
 
 
+def test_what_becomes_of_calls_after_an_interrupt_is_not_counted(
+    threads: Runner, tally: Tally, gate: threading.Event
+) -> None:
+    """They fail for it, perhaps, and not for the server."""
+
+    async def ask(number: int) -> Answer:
+        gate.wait(PATIENCE)
+        if number % 2:
+            raise CircuitOpen("OPEN", retry_after=60.0)
+        return OK
+
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt):
+        Crowd(threads, ask, tally, callers=4, seconds=60.0).run(interrupted)
+    gate.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    figures = tally.figures()
+    assert (figures.sent, figures.unfinished, figures.answered) == (4, 4, 0)
+    assert figures.failures == ()
+
+
 def test_an_interrupt_cancels_all_tasks(tally: Tally) -> None:
     ended: list[int] = []
 

@@ -34,7 +34,7 @@ def test_a_healthy_server(run: Run, fake_ollama: FakeOllama) -> None:
         "status    healthy",
         "model     llama3.2, present",
         "loaded    llama3.2:latest",
-        "circuit   closed in this process; each process of the site has its own",
+        "circuit   closed, as far as this process knows",
     ]
 
 
@@ -45,7 +45,7 @@ def test_an_absent_server(run: Run, fake_ollama: FakeOllama) -> None:
     assert ended.lines[2:] == [
         "status    unhealthy",
         "server    not reachable",
-        "circuit   closed in this process; each process of the site has its own",
+        "circuit   closed, as far as this process knows",
         f"error     Cannot connect to Ollama at {fake_ollama.url}.",
         "          Start it with: ollama serve",
     ]
@@ -175,3 +175,32 @@ def test_it_moves_no_circuit_and_logs_nothing(
 def test_colours_are_for_terminals(run: Run) -> None:
     assert "\x1b[32;1mhealthy\x1b[0m" in run(NAME, "--force-color").out
     assert "\x1b" not in run(NAME).out
+
+
+def test_several_endpoints_are_told_one_after_the_other(
+    run: Run, configure: Callable[..., None], fake_ollama: FakeOllama
+) -> None:
+    with FakeOllama() as other:
+        configure(
+            ENDPOINTS={"gpu": {"BASE_URL": fake_ollama.url}, "cpu": {"BASE_URL": other.url}},
+            ROUTES={"default": {"TARGETS": ["gpu", "cpu"]}},
+        )
+        fake_ollama.refuse()
+        ended = run(NAME)
+        document = json.loads(run(NAME, "--format", "json").out)
+        other.refuse()
+        dead = run(NAME)
+    assert ended.code == 0
+    assert ended.lines[:5] == [
+        "status  degraded",
+        "",
+        "endpoint  gpu",
+        f"url       {fake_ollama.url}",
+        "status    unhealthy",
+    ]
+    assert "endpoint  cpu" in ended.lines
+    assert [each["status"] for each in document["endpoints"]] == ["unhealthy", "healthy"]
+    assert dead.code == 1
+    assert dead.lines[0] == "status  unhealthy"
+    assert dead.lines[1].startswith("error   ")
+    assert "Cannot connect" in dead.lines[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from dataclasses import fields, replace
 from typing import Any
 
@@ -9,11 +11,12 @@ import pytest
 
 from ollama_bridge import CircuitOpen, ConnectionFailed, ModelNotFound, OllamaBridgeError
 from ollama_bridge.core.breaker import State
-from ollama_bridge.core.health import HealthReport
+from ollama_bridge.core.health import EndpointHealth, HealthReport
 from ollama_bridge.reliability.document import document
 from ollama_bridge.reliability.evidence import (
     Cuts,
     Evidence,
+    Failover,
     Part,
     Pooling,
     Recovery,
@@ -22,13 +25,14 @@ from ollama_bridge.reliability.evidence import (
 from ollama_bridge.reliability.judgement import judge
 from ollama_bridge.reliability.plan import Plan
 from ollama_bridge.reliability.table import lines
-from ollama_bridge.reliability.tally import Figures, Times
+from ollama_bridge.reliability.tally import Failure, Figures, Times
 from ollama_bridge.reliability.verdict import Code, Result, Verdict
 
-from .conftest import GOOD_RECOVERY
+from .conftest import GOOD_FAILOVER, GOOD_RECOVERY
 
 PLAN = Plan()
 STREAMING = Plan(form="stream")
+CHAOS = Plan(chaos="mixed", seed=7)
 CLAIMS = (
     "connection pooling",
     "retry logic",
@@ -186,6 +190,157 @@ def test_many_failures_may_open_the_circuit_before_the_threshold() -> None:
     assert judge(evidence(recovery=facts), PLAN).passed
 
 
+def chaotic(answered: int = 1800, hops: int = 300, **changes: Any) -> Evidence:
+    """Return the evidence of a good failover drill, but for these changes."""
+    met = {"a": answered - 900, "b": 600, "c": 300}
+    of_drill = figures(
+        sent=1800, answered=answered, hops=hops, passed_by=40, answered_by=met, retries=2, peak=20
+    )
+    facts = Failover(**{**GOOD_FAILOVER, **changes})
+    return evidence(calls={**evidence().calls, "failover": of_drill}, failover=facts)
+
+
+def test_failover_is_proven_by_all_calls_answered_in_all_that_chaos() -> None:
+    verdict = judge(chaotic(), CHAOS)
+    assert verdict.passed
+    assert verdict.proven == (*CLAIMS, "endpoint failover")
+    shown = "endpoint failover: flaky, slow, dying and rate-limited endpoints"
+    assert verdict.shown == (*CLAIMS, shown)
+    assert result_of(verdict, "failover").sentences[0].text == "1800 of 1800 calls answered"
+
+
+@pytest.mark.parametrize("act", ["flaky", "slow", "dying", "rate-limited"])
+def test_what_was_shown_is_only_what_there_was(act: str) -> None:
+    verdict = judge(chaotic(acts=[act]), CHAOS)
+    assert verdict.shown[-1] == f"endpoint failover: {act} endpoints"
+    assert len(result_of(verdict, "failover").sentences) == 3
+    assert said(verdict, "failover").split(" | ")[2].startswith(f"{act}: ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"answered": 1799}, "1799 of 1800 calls answered, 100 % wanted"),
+        ({"hops": 0}, "0 hops to another endpoint after a failed request"),
+        (
+            {"troubles": Counter({"503": 1, "stall": 1, "drip": 1, "too many at once": 1})},
+            "flaky: each odd request of each endpoint failed: 1 by 503, 0 by a reset",
+        ),
+        (
+            {"troubles": Counter({"503": 1, "reset": 1, "stall": 1, "too many at once": 1})},
+            "slow: two endpoints were slower than their TIMEOUT: 1 requests stalled, 0 dripped",
+        ),
+        (
+            {"returns": 0},
+            "dying: an endpoint was killed 3 times, and came back to serve 0 times",
+        ),
+        (
+            {"held": 26},
+            "got 26 requests, 21 before that was known and 5 after a cooldown each; ",
+        ),
+        (
+            {"held": 20, "probes": 1},
+            "got 20 requests, 20 before that was known and 0 after a cooldown each; ",
+        ),
+        (
+            {"troubles": Counter({**GOOD_FAILOVER["troubles"], "too many at once": 0})},
+            "; another refused 0 as too many at once",
+        ),
+        (
+            {"held": 0, "probes": 0},
+            "got 0 requests, 0 before that was known and 0 after a cooldown each; ",
+        ),
+    ],
+)
+def test_failover_is_not_proven_without_any_of_it(changes: dict[str, Any], sentence: str) -> None:
+    verdict = judge(chaotic(**changes), CHAOS)
+    assert verdict.code == Code.FAILED
+    assert "endpoint failover" not in verdict.proven
+    (bad,) = [each.text for each in result_of(verdict, "failover").sentences if not each.good]
+    assert sentence in bad
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedies"),
+    [
+        ({}, []),
+        ({"max_retries": 0}, ["MAX_RETRIES is 0. Set it to 3, say"]),
+        (
+            {"threshold": 1},
+            ["FAILURE_THRESHOLD is 1, so circuits open soon. Set it to 5"],
+        ),
+    ],
+)
+def test_settings_that_may_be_why_are_named_where_calls_failed(
+    changes: dict[str, int], remedies: list[str]
+) -> None:
+    failed = judge(chaotic(answered=1700, **changes), CHAOS)
+    told = [each.text for each in result_of(failed, "failover").sentences if not each.good]
+    assert told[1:] == remedies
+    assert judge(chaotic(**changes), CHAOS).passed
+
+
+def test_as_many_calls_of_the_drill_must_be_answered_as_was_wanted() -> None:
+    almost = chaotic(answered=1710)
+    assert judge(almost, Plan(chaos="mixed", min_success=95)).passed
+    assert not judge(almost, Plan(chaos="mixed", min_success=95.5)).passed
+
+
+def test_failover_is_a_part_only_where_it_was_asked_for() -> None:
+    assert "failover" not in {each.part for each in judge(chaotic(), PLAN).results}
+    verdict = judge(evidence(), CHAOS)
+    assert result_of(verdict, "failover").state == "not run"
+    assert verdict.code == Code.FAILED
+
+
+def test_an_interrupted_failover_keeps_its_figures_and_proves_nothing() -> None:
+    cut = replace(chaotic(), cut="failover")
+    verdict = judge(cut, CHAOS)
+    assert verdict.code == Code.INTERRUPTED
+    assert result_of(verdict, "failover").state == "interrupted"
+    assert verdict.proven == CLAIMS
+    told = lines(cut, verdict, "Title", lambda _, text: text)
+    assert "failover: answered by a 900, b 600, c 300" in told
+    assert document(cut, verdict, CHAOS)["failover"]["answered"] == 1800
+
+
+def test_the_report_of_a_failover_has_all_that_was_counted() -> None:
+    found = chaotic()
+    told = lines(found, judge(found, CHAOS), "Title", lambda _, text: text)
+    assert [line for line in told if line.startswith("failover: ")] == [
+        "failover: 2 retries needed",
+        "failover: 300 hops, 40 times past an endpoint that was held back",
+        "failover: answered by a 900, b 600, c 300",
+        "failover: circuits opened 5 times (a 4, b 1)",
+        "failover: 6 cooldowns (a 6)",
+        "failover: the same chaos again with --chaos mixed --seed 7",
+    ]
+    assert max(map(len, told)) <= 80
+    assert told[-1] == "  endpoint failover: flaky, slow, dying and rate-limited endpoints"
+
+
+def test_the_document_of_a_failover_has_its_figures_and_its_facts() -> None:
+    found = chaotic()
+    told = document(found, judge(found, CHAOS), CHAOS)["failover"]
+    names = [each.name for each in fields(Failover)]
+    assert [name for name in told if name in names] == names
+    assert {name: told[name] for name in names} == GOOD_FAILOVER
+    assert json.loads(json.dumps(told)) == told
+    assert (told["sent"], told["hops"], told["passed_by"]) == (1800, 300, 40)
+    assert told["answered_by"] == {"a": 900, "b": 600, "c": 300}
+
+
+def test_what_fails_at_simulated_servers_comes_without_advice_about_them() -> None:
+    found = chaotic(answered=1799)
+    of_drill = replace(
+        found.calls["failover"], failures=(Failure("timeout", 1, ("See the server's log",)),)
+    )
+    found.calls["failover"] = of_drill
+    told = lines(found, judge(found, CHAOS), "Title", lambda _, text: text)
+    assert "failover: 1 x timeout" in told
+    assert not [line for line in told if "See the server's log" in line]
+
+
 @pytest.mark.parametrize("part", ["sequential", "concurrent"])
 def test_as_many_calls_must_be_answered_as_was_wanted(part: str) -> None:
     calls: dict[Any, Figures] = {**evidence().calls, part: figures(answered=19)}
@@ -221,6 +376,81 @@ def test_a_server_that_cannot_serve_is_a_part_that_failed() -> None:
     assert verdict.code == Code.FAILED
     assert said(verdict, "health") == "Model m not found. Run: ollama pull m"
     assert said(verdict, "sequential") == "not while health is bad"
+
+
+def of_endpoint(name: str, error: OllamaBridgeError | None = None, **changes: Any) -> Any:
+    """Return the health of one of several endpoints."""
+    facts = {
+        "status": "unhealthy" if error else "healthy",
+        "endpoint": name,
+        "url": f"http://{name}:11434",
+        "model": "llama3.2",
+        "reachable": True,
+        "circuit": State.CLOSED,
+        "latency": 0.01,
+        "version": "0.24.0",
+        "error": error,
+    }
+    return EndpointHealth(**{**facts, **changes})
+
+
+class TestHealthOfSeveralEndpoints:
+    dead = ConnectionFailed("Cannot connect. Start it", endpoint="gpu")
+
+    def judged(self, found: HealthReport, **changes: Any) -> Verdict:
+        modes = dict.fromkeys(found.endpoints, "auto")
+        return judge(evidence(**{"health": found, "modes": modes, **changes}), PLAN)
+
+    def test_has_a_sentence_for_each(self) -> None:
+        both = {name: of_endpoint(name) for name in ("cpu", "gpu")}
+        verdict = self.judged(report(endpoints=both))
+        assert verdict.passed
+        assert said(verdict, "health") == (
+            "cpu: Ollama 0.24.0 answers, and has llama3.2 | "
+            "gpu: Ollama 0.24.0 answers, and has llama3.2"
+        )
+
+    def test_passes_where_the_default_route_can_serve(self) -> None:
+        both = {"cpu": of_endpoint("cpu"), "gpu": of_endpoint("gpu", self.dead)}
+        verdict = self.judged(report(status="degraded", endpoints=both))
+        assert result_of(verdict, "health").state == "passed"
+        assert said(verdict, "health").split(" | ") == [
+            "degraded: the default route serves, but something else does not",
+            "cpu: Ollama 0.24.0 answers, and has llama3.2",
+            "gpu: Cannot connect. Start it",
+        ]
+
+    def test_fails_where_none_can_serve(self) -> None:
+        both = {name: of_endpoint(name, self.dead, reachable=False) for name in ("cpu", "gpu")}
+        verdict = self.judged(report(self.dead, reachable=False, endpoints=both), calls={})
+        assert verdict.code == Code.NO_SERVER
+        assert said(verdict, "health").count("Cannot connect. Start it") == 2
+
+    def test_says_what_is_wrong_with_the_route_where_the_endpoints_do_not(self) -> None:
+        missing = ModelNotFound("Model m not found. Run: ollama pull m")
+        both = {name: of_endpoint(name, status="degraded") for name in ("cpu", "gpu")}
+        verdict = self.judged(report(missing, endpoints=both), calls={})
+        assert said(verdict, "health").startswith("Model m not found. Run: ollama pull m | cpu: ")
+
+    def test_names_the_circuit_that_is_to_be_reset(self) -> None:
+        opened = CircuitOpen("OPEN")
+        both = {"cpu": of_endpoint("cpu"), "gpu": of_endpoint("gpu", opened)}
+        verdict = self.judged(
+            report(status="degraded", endpoints=both), modes={"cpu": "auto", "gpu": "forced_open"}
+        )
+        remedy = 'in code: ollama_client.circuit_breakers["gpu"].reset()'
+        assert said(verdict, "health").endswith(remedy)
+        assert said(verdict, "health").count("reset()") == 1
+
+    def test_is_told_of_each_in_the_document(self) -> None:
+        both = {"cpu": of_endpoint("cpu"), "gpu": of_endpoint("gpu", self.dead)}
+        found = evidence(
+            health=report(endpoints=both), modes={"cpu": "auto", "gpu": "disabled"}, mode="auto"
+        )
+        told = document(found, judge(found, PLAN), PLAN)["health"]
+        assert [each["endpoint"] for each in told["endpoints"]] == ["cpu", "gpu"]
+        assert [each["circuit"]["mode"] for each in told["endpoints"]] == ["auto", "disabled"]
+        assert told["endpoints"][1]["error"]["code"] == "connection_failed"
 
 
 def test_a_circuit_that_an_operator_opened_comes_with_what_to_do() -> None:
@@ -280,11 +510,38 @@ def test_a_drill_that_could_not_be_held_says_why() -> None:
         ({"duration": float("inf")}, "at most 86400"),
         ({"min_success": 0.0}, "--min-success must be more than 0 percent"),
         ({"min_success": 100.1}, "at most 100"),
+        ({"seed": -1}, "--seed must be from 0 to 4294967295"),
+        ({"seed": 2**32}, "--seed must be from 0 to 4294967295"),
+        (
+            {"chaos": "flaky", "duration": 1.9},
+            "--duration must be at least 2 seconds with --chaos flaky",
+        ),
+        (
+            {"chaos": "mixed", "duration": 7.9},
+            "--duration must be at least 8 seconds with --chaos mixed",
+        ),
     ],
 )
 def test_a_plan_out_of_range_is_refused(wrong: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         Plan(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "acts", "seconds"),
+    [
+        ({}, 0, 0.0),
+        ({"duration": 1.0}, 0, 1.0),
+        ({"chaos": "slow"}, 1, 3.0),
+        ({"chaos": "mixed"}, 4, 12.0),
+        ({"chaos": "mixed", "duration": 60.0}, 4, 60.0),
+    ],
+)
+def test_a_plan_knows_how_long_its_chaos_lasts(
+    wanted: dict[str, Any], acts: int, seconds: float
+) -> None:
+    plan = Plan(**wanted)
+    assert (len(plan.acts), plan.chaos_seconds) == (acts, seconds)
 
 
 def test_all_passed_is_said_only_where_all_has_passed() -> None:

@@ -148,6 +148,8 @@ class TestWithoutTheRecovery:
         assert told["plan"]["form"] == form
         documented = document_of.__doc__ or ""
         deep = {"health", "pooling", "retries", "recovery", "cuts"}  # described elsewhere
+        for part in ("sequential", "concurrent"):
+            assert told[part]["answered_by"].pop("default")  # a name, and no key
         mine = {name: each for name, each in told.items() if name not in deep}
         assert not [name for name in {*keys_of(mine), *told} if name not in documented]
         help_ = ollama_reliability_test.Command.epilog
@@ -254,6 +256,9 @@ class TestWithoutTheRecovery:
     ) -> None:
         health = [json.loads(run("ollama_health", "--format=json").out)["endpoints"][0]]
         health += [json.loads(test(form, "--format=json").out)["health"] for form in FORMS]
+        for each in health[1:]:
+            (same,) = each.pop("endpoints")
+            health.append(same)
         for each in health:
             assert each.pop("latency") > 0
             each.pop("loaded")  # the test has loaded the model

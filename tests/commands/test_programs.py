@@ -27,6 +27,7 @@ ROOT = Path(ollama_bridge.__file__).parents[1]
 SECONDS = 60
 SOON = 10  # of a program that must start nothing any more, on a busy machine
 PARTS = ("health", "sequential", "concurrent")
+DRILLS = ("pooling", "retries", "recovery", "cuts", "failover")
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -198,10 +199,95 @@ def test_each_form_in_a_terminal(
     assert ("mid-stream error handling" in report) == ("--stream" in words)
 
 
+FEW = ("--requests=2", "--concurrency=6")
+FAILOVER = ("ollama_reliability_test", *FEW, "--failover")
+
+
+@pytest.mark.parametrize(
+    ("chaos", "words"),
+    [
+        ("flaky", ["--stream", "--async"]),
+        ("slow", []),
+        ("dying", ["--stream"]),
+        ("rate-limited", ["--async"]),
+    ],
+)
+@pytest.mark.soak
+def test_failover_is_proven_in_each_kind_of_chaos(
+    start: Callable[..., subprocess.Popen[str]], chaos: str, words: list[str]
+) -> None:
+    words = ["--chaos", chaos, "--duration=2", "--format=json", *words]
+    child = start(*FAILOVER, *words)
+    out, err = child.communicate(timeout=SECONDS)
+    found = json.loads(out)
+    assert child.returncode == found["exit_code"] == 0, out
+    assert found["proven"][-1] == "endpoint failover"
+    drill = found["failover"]
+    assert (drill["acts"], drill["success_rate"]) == ([chaos], 100.0)
+    assert drill["hops"] > 0
+    # Plain lines of progress only: no traceback, no warning, no line of a log.
+    assert {line.split(":")[0] for line in err.splitlines()} <= {*PARTS, *DRILLS}
+
+
+@posix
+@pytest.mark.soak
+def test_failover_in_mixed_chaos_in_a_terminal(
+    start: Callable[..., subprocess.Popen[str]],
+) -> None:
+    began = time.monotonic()
+    code, written = on_a_terminal(start, *FAILOVER, "--seed=7")
+    assert code == 0, written
+    assert time.monotonic() - began < 30  # less than 20 of it for this drill
+    assert "failover   \x1b" in written  # a live bar
+    report = ESCAPE.sub("", written[written.index("Reliability of") :]).splitlines()
+    assert max(map(len, report)) <= 80
+    assert report[-6] == "ALL TESTS PASSED!"
+    assert report[-1] == "  endpoint failover: flaky, slow, dying and rate-limited endpoints"
+    assert "failover: the same chaos again with --chaos mixed --seed 7" in report
+
+
+@pytest.mark.soak
+def test_failover_that_is_not_proven_is_a_failure(
+    start: Callable[..., subprocess.Popen[str]],
+) -> None:
+    """One failure opens a circuit, so soon all endpoints are held back together."""
+    words = ("--chaos=flaky", "--duration=2", "--format=json")
+    child = start(*FAILOVER, *words, environment={"OLLAMA_FAILURE_THRESHOLD": "1"})
+    found = json.loads(child.communicate(timeout=SECONDS)[0])
+    assert child.returncode == found["exit_code"] == 1
+    assert "endpoint failover" not in found["proven"]
+    assert found["failover"]["failures"][0]["code"] == "circuit_open"
+
+
+@posix
+@pytest.mark.usefixtures("_interrupts_are_heeded")
+@pytest.mark.parametrize("words", [[], ["--stream", "--async"]])
+@pytest.mark.soak
+def test_an_interrupt_of_a_failover_is_soon_and_clean(
+    start: Callable[..., subprocess.Popen[str]], words: list[str]
+) -> None:
+    child = start(*FAILOVER, "--format=json", *words)
+    assert child.stderr is not None
+    for line in child.stderr:  # two seconds of its twelve have passed where it says how far it is
+        if re.match(r"failover: \d+ %", line):
+            break
+    began = time.monotonic()
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=SECONDS)
+    assert time.monotonic() - began < SOON
+    found = json.loads(out)
+    assert child.returncode == found["exit_code"] == 130
+    assert found["results"][-1]["state"] == "interrupted"
+    assert len(found["failover"]["acts"]) < 4
+    assert not [line for line in err.splitlines() if not line.startswith("failover:")]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
         (["ollama_reliability_test", "--concurrency=1"], 2, "--concurrency must be from 2"),
+        (["ollama_reliability_test", "--chaos=slow"], 2, "Type: --failover --chaos slow"),
+        ([*FAILOVER, "--chaos=wild"], 2, "argument --chaos: invalid choice: 'wild'"),
         (["ollama_health", "--always"], 2, "unrecognized arguments: --always"),
     ],
 )
@@ -244,7 +330,7 @@ def test_the_readme_names_options_that_exist() -> None:
     options = {name for action in parser._actions for name in action.option_strings}
     named = set(re.findall(r"--[a-z][a-z-]+", section))
     assert {"--requests", "--concurrency", "--duration", "--min-success", "--format"} <= named
-    assert {"--stream", "--async"} <= named
+    assert {"--stream", "--async", "--failover", "--chaos", "--seed"} <= named
     assert named <= options
     codes = [row.split("|")[1].strip() for row in section.splitlines() if re.match(r"\| \d", row)]
     assert [int(code) for code in codes] == sorted(Code)

@@ -30,7 +30,7 @@ CLAIMS = [
 ]
 KEYS = [
     *("passed", "exit_code", "proven", "results", "plan", "health", "sequential", "concurrent"),
-    *("pooling", "retries", "recovery", "cuts", "error"),
+    *("pooling", "retries", "recovery", "cuts", "failover", "error"),
 ]
 
 pytestmark = pytest.mark.usefixtures("configure")
@@ -193,7 +193,8 @@ class TestWithoutTheRecovery:
         assert list(found) == KEYS
         assert list(found["sequential"]) == [
             *("sent", "answered", "unfinished", "success_rate", "latency", "first_token", "total"),
-            *("requests_per_second", "retries", "peak_in_flight", "failures"),
+            *("requests_per_second", "retries", "hops", "passed_by", "answered_by"),
+            *("peak_in_flight", "failures"),
         ]
         latency = found["sequential"]["latency"]
         assert list(latency) == ["average", "min", "max", "p95"]

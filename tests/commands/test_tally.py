@@ -138,3 +138,22 @@ def test_the_95th_percentile_is_the_nearest_rank(size: int, expected: int) -> No
 
 def test_nothing_has_no_percentile() -> None:
     assert percentile([], 0.95) is None
+
+
+def test_where_calls_went_is_told_of_those_that_failed_too(tally: Tally) -> None:
+    def at(endpoint: str, code: str = "", status: int | None = 200) -> Attempt:
+        return Attempt(endpoint=endpoint, model="m", code=code, status=status, seconds=0.1)
+
+    for way in (
+        (at("a"),),
+        (at("a", "upstream_failed", 503), at("b")),
+        (at("a", "circuit_open", None), at("b")),
+    ):
+        reply = ChatReply("OK", attempts=way, endpoint=way[-1].endpoint)
+        tally.answer(tally.begin(), Answer(reply))
+    tally.begin()
+    lost = at("a", "circuit_open", None), at("b", "timeout", None), at("b", "timeout", None)
+    tally.fail(ConnectionFailed("Cannot connect", attempts=lost))
+    figures = tally.figures()
+    assert figures.answered_by == {"a": 1, "b": 2}
+    assert (figures.hops, figures.passed_by, figures.retries) == (1, 2, 1)

@@ -90,7 +90,9 @@ def process(store: Store, time: FakeClock, name: str, **facts: Any) -> World:
     """Return a process of one endpoint, which shares its circuits in the store."""
     world = World([endpoint(**facts)], home=Home(), time=time)
     addresses = {"default": "http://default.test:11434"}
-    world.home.exchange = Exchange(world.router.sharing, store, sender=name, addresses=addresses)
+    world.home.exchange = Exchange(
+        world.router.sharing, store, sender=name, addresses=addresses, wall=time
+    )
     return world
 
 

@@ -338,3 +338,33 @@ def test_bug_6_the_state_is_decided_from_what_was_counted_not_from_a_snapshot() 
 # Bug 7 (the `exclude` of pybreaker and aiobreaker swallows every error where an exception class
 # has a metaclass of its own) cannot occur in a breaker that is told an outcome. test_outcome.py
 # holds the table of outcomes against every class of error.
+
+
+class TestAFailureThatIsForgiven:
+    def test_counts_no_more(self) -> None:
+        found = Breaker("a", BreakerPolicy(failure_threshold=100), lambda: 0.0, lambda _: None)
+        permits = [found.admit(0.0, 60.0) for _ in range(20)]
+        move = permits[0].move
+        for permit in permits[:10]:
+            found.succeed(permit, 0.0)
+        for permit in permits[10:19]:
+            found.fail(permit, 0.0, "timeout")
+        found.forgive(move, 0.0)
+        found.fail(permits[19], 0.0, "timeout")
+        assert found.state is State.CLOSED
+
+    def test_of_long_ago_is_forgotten_anyhow(self) -> None:
+        found = Breaker("a", BreakerPolicy(), lambda: 0.0, lambda _: None)
+        permit = found.admit(0.0, 60.0)
+        move = permit.move
+        found.fail(permit, 0.0, "timeout")
+        found.forgive(move, 1000.0)
+        assert found.failures == 1
+
+    def test_does_not_close_what_it_has_opened(self) -> None:
+        found = Breaker("a", BreakerPolicy(failure_threshold=1), lambda: 0.0, lambda _: None)
+        permit = found.admit(0.0, 60.0)
+        move = permit.move
+        found.fail(permit, 0.0, "timeout")
+        found.forgive(move, 0.0)
+        assert found.state is State.OPEN

@@ -129,13 +129,12 @@ def test_a_cooldown_is_never_made_shorter() -> None:
     world.script = [reply(limited, status=429, headers={"Retry-After": "90"})]
     with pytest.raises(errors.RateLimited):
         world.chat()
-    place = world.router.place(world.router.default.endpoint)
-    until = place.cooldown_until
-    error = errors.QuotaExhausted(status=429, retry_after=10)
-    place.cool_down(error, world.time.now)
-    assert place.cooldown_until == until
-    error.retry_after = 600
-    place.cool_down(error, world.time.now)
+    target = world.router.default
+    left = world.router.cooldown(target.endpoint)
+    world.router.heed(target, errors.QuotaExhausted(status=429, retry_after=10))
+    assert world.router.cooldown(target.endpoint) == left
+    world.router.heed(target, errors.QuotaExhausted(status=429, retry_after=600))
+    assert world.router.cooldown(target.endpoint) == pytest.approx(600)
     with pytest.raises(errors.QuotaExhausted):
         world.chat()
 

@@ -17,8 +17,7 @@ PS = reply({"models": [{"name": "m:latest"}]})
 
 
 def report(world: World) -> HealthReport:
-    found: HealthReport = world.run(check(world.router))
-    return judged(found, world.router)
+    return judged(world.run(check(world.router)), world.router)
 
 
 def healthy() -> World:
@@ -105,12 +104,9 @@ def test_an_open_circuit_is_unhealthy_until_it_may_be_probed() -> None:
     assert found.retry_after == pytest.approx(4.7)
     assert isinstance(found.error, errors.CircuitOpen)
     world.time.now += 5
-    later = judged(found.__class__(**{**_facts(found), "error": None}), world.router)
+    world.script = [TAGS, VERSION, PS]
+    later = report(world)
     assert (later.status, later.circuit) == ("degraded", State.OPEN)
-
-
-def _facts(found: HealthReport) -> dict[str, Any]:
-    return {name: getattr(found, name) for name in found.__dataclass_fields__}
 
 
 def test_a_circuit_that_an_operator_opened_is_unhealthy_without_an_end() -> None:
@@ -163,3 +159,16 @@ def test_a_server_is_there_if_it_tells_its_version(step: Any, there: bool) -> No
     world = World()
     world.script = [step]
     assert world.run(is_there(endpoint(), world.router.clock)) is there
+
+
+def test_a_key_that_was_refused_degrades_though_anybody_may_list_the_models() -> None:
+    world = World([endpoint("cloud"), endpoint("local")])
+    world.script = [reply({"error": "unauthorized"}, status=401)]
+    world.chat()
+    world.script = [TAGS, VERSION, PS] * 2
+    found = report(world)
+    assert (found.status, found.endpoints["cloud"].status) == ("degraded", "unhealthy")
+    assert isinstance(found.endpoints["cloud"].error, errors.AuthenticationFailed)
+    world.chat()
+    world.script = [TAGS, VERSION, PS] * 2
+    assert report(world).status == "healthy"

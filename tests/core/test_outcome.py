@@ -5,7 +5,7 @@ from abc import ABCMeta
 import pytest
 
 from ollama_bridge import errors
-from ollama_bridge.core.outcome import Blame, blame, is_of_the_request
+from ollama_bridge.core.outcome import Blame, blame
 
 
 def of(error: errors.OllamaBridgeError, status: int | None = None) -> errors.OllamaBridgeError:
@@ -76,8 +76,3 @@ def test_bug_7_a_metaclass_of_its_own_does_not_hide_an_error() -> None:
         pass
 
     assert blame(Odd(), patient=True) is Blame.ENDPOINT
-
-
-def test_only_a_fault_of_the_request_stops_other_endpoints_from_being_tried() -> None:
-    ours = [error for error, _ in TABLE if is_of_the_request(error)]
-    assert [type(error) for error in ours] == [errors.RequestRejected, errors.ContextTooLong]

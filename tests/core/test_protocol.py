@@ -7,14 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ollama_bridge.core.names import canonical, is_remote
 from ollama_bridge.core.protocol import (
     Answer,
     ChatRequest,
     LineDecoder,
-    canonical,
     decode_object,
     error_of,
-    is_remote,
     messages_of,
     model_names,
     options_of,

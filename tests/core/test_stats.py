@@ -15,6 +15,7 @@ from ollama_bridge.core.events import (
     CallCancelled,
     CallFailed,
     CallRefused,
+    CallRemembered,
     CircuitClosed,
     Event,
 )
@@ -58,6 +59,19 @@ def test_answered_failed_and_refused_calls_are_counted() -> None:
     assert figures["errors"] == {"timeout": 1, "circuit_open": 1}
     tokens = [figures[f"{kind}_tokens"] for kind in ("prompt", "completion", "total")]
     assert tokens == [18, 24, 42]
+
+
+def test_a_call_that_another_ones_answer_served_counts_as_answered_and_takes_no_tokens() -> None:
+    stats = Stats()
+    stats.note(answered(3.0))
+    stats.note(CallRemembered(seconds=1.0, endpoint="default", model="m", request_id="r"))
+    figures = stats.to_dict({})
+    assert (figures["total_requests"], figures["successful_requests"]) == (2, 2)
+    assert figures["cached_requests"] == 1
+    assert (figures["success_rate"], figures["avg_latency_ms"]) == (100.0, 2000.0)
+    assert figures["total_tokens"] == 7
+    of_model = figures["endpoints"]["default"]["models"]["m"]
+    assert of_model["cached_requests"] == 1
 
 
 def test_a_cancelled_call_is_counted_apart_and_is_no_failure() -> None:

@@ -23,11 +23,12 @@ from ollama_bridge.core.actions import (
 from ollama_bridge.core.breaker import BreakerPolicy
 from ollama_bridge.core.deadline import Clock
 from ollama_bridge.core.events import Event
-from ollama_bridge.core.flow import Call
 from ollama_bridge.core.protocol import ChatRequest, messages_of
 from ollama_bridge.core.retry import RetryPolicy
-from ollama_bridge.core.routing import Router
-from ollama_bridge.core.types import ChatReply, Delta, Endpoint, Head, Response
+from ollama_bridge.core.router import Router
+from ollama_bridge.core.routing import Plan, Route, plan_of
+from ollama_bridge.core.trip import Call
+from ollama_bridge.core.types import ChatReply, Delta, Endpoint, Head, Response, Target
 from ollama_bridge.state.local import LocalHome
 
 MESSAGE = {"role": "assistant", "content": "Water is wet."}
@@ -47,6 +48,12 @@ def endpoint(name: str = "default", **facts: Any) -> Endpoint:
         "breaker": BreakerPolicy(),
     }
     return Endpoint(name=name, **{**defaults, **facts})
+
+
+def everywhere(*endpoints: Endpoint, **facts: Any) -> Route:
+    """Return a route to all of these endpoints, in turn where one fails."""
+    targets = tuple(Target(each, each.model) for each in endpoints)
+    return Route(facts.pop("name", "everywhere"), targets, **facts)
 
 
 @dataclass
@@ -94,17 +101,19 @@ class World:
     endpoints: Iterable[Endpoint] = field(default_factory=lambda: [endpoint()])
     seconds: float = 0.1  # that each exchange takes
     home: Any = field(default_factory=LocalHome)
+    plan: Plan | None = None
     time: FakeClock = field(default_factory=FakeClock)
 
     def __post_init__(self) -> None:
         self.script: list[Step] = []
         self.default: Step = reply()
+        self.always: dict[str, Step | Callable[[], Step]] = {}  # by endpoint, what it does instead
         self.actions: list[Action] = []
         self.events: list[Event] = []
         self.pending: list[object] = []
         self.on_sleep: Callable[[], None] = lambda: None
         self.router = Router(
-            self.endpoints,
+            self.plan or plan_of([*self.endpoints], [everywhere(*self.endpoints)]),
             clock=self.time.clock(),
             random=lambda: 0.0,
             observe=self.events.append,
@@ -116,6 +125,13 @@ class World:
         return [action for action in self.actions if isinstance(action, Send | Open)]
 
     @property
+    def asked(self) -> list[str]:
+        """The endpoint and model of every request, oldest first."""
+        return [
+            f"{a.endpoint.name}/{json.loads(a.request.body or b'')['model']}" for a in self.sent
+        ]
+
+    @property
     def slept(self) -> list[float]:
         return [action.seconds for action in self.actions if isinstance(action, Sleep)]
 
@@ -123,7 +139,11 @@ class World:
         answer: ChatReply = self.run(self.flow(exchanges.whole, **facts))
         return answer
 
-    def flow(self, exchange: flow.Exchange, **facts: Any) -> Flow[ChatReply]:
+    def flow(
+        self, exchange: flow.Exchange, *, model: str | None = None, **facts: Any
+    ) -> Flow[ChatReply]:
+        if model is not None:
+            facts["models"] = (model,)
         request = ChatRequest(
             messages=messages_of("hi", "", ()), stream=exchange is exchanges.streamed
         )
@@ -170,7 +190,8 @@ class World:
         return None
 
     def _exchange(self, action: Send | Open) -> Response | Head:
-        step = self.script.pop(0) if self.script else self.default
+        always = self.always.get(action.endpoint.name, self.default)
+        step = self.script.pop(0) if self.script else always() if callable(always) else always
         self.time.now += self.seconds
         if isinstance(step, list):
             self.pending = step[1:]

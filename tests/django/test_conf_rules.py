@@ -22,6 +22,7 @@ SECONDS = [
     "RETRY_DELAY",
     "OPEN_SECONDS",
     "RECOVERY_TIMEOUT",
+    "COOLDOWN_SECONDS",
     "HEALTH_CACHE_SECONDS",
     "SSE_COMMIT_AFTER",
 ]
@@ -31,11 +32,27 @@ MAY_BE_ZERO = {
     "RETRY_DELAY",
     "HEALTH_CACHE_SECONDS",
     "MAX_RETRIES",
+    "RETRIES_BEFORE_FAILOVER",
     "MAX_HISTORY",
 }
-MAY_BE_NONE = ["FIRST_TOKEN_TIMEOUT", "MAX_CHUNKS", "MAX_CONCURRENCY", "MAX_CALLS_PER_USER"]
+MAY_BE_NONE = [
+    "FIRST_TOKEN_TIMEOUT",
+    "MAX_CHUNKS",
+    "MAX_CONCURRENCY",
+    "MAX_CALLS_PER_USER",
+    "QUOTA_LIMIT",
+]
 WHOLE = [each.name for each in fields(Settings) if each.type is int]
-TEXTS = ["BASE_URL", "MODEL", "SYSTEM_PROMPT", "API_KEY", "PROXY", "THROTTLE_RATE"]
+TEXTS = [
+    "BASE_URL",
+    "MODEL",
+    "SYSTEM_PROMPT",
+    "API_KEY",
+    "PROXY",
+    "THROTTLE_RATE",
+    "CLOUD_MODEL",
+    "CLOUD_ENDPOINT",
+]
 LISTS = [
     "RETRY_STATUSES",
     "PERMISSION_CLASSES",
@@ -107,6 +124,17 @@ class TestNumbers:
     def test_waits_never_shrink(self) -> None:
         assert kept("RETRY_BACKOFF_FACTOR", 1) == 1.0
         assert "must be a number from 1" in refused("RETRY_BACKOFF_FACTOR", 0.9).message
+
+    @pytest.mark.parametrize("share", [0.01, 1, 1.0])
+    def test_a_share_is_more_than_nothing_and_at_most_all(self, share: float) -> None:
+        assert kept("QUOTA_WARNING_THRESHOLD", share) == share
+
+    @pytest.mark.parametrize("share", [0, -0.5, 1.01, 80, True, "0.8", None, math.nan])
+    def test_what_is_no_share_is_refused(self, share: object) -> None:
+        problem = refused("QUOTA_WARNING_THRESHOLD", share)
+
+        assert "must be a number above 0, at most 1, not" in problem.message
+        assert problem.hint == 'Type for example "QUOTA_WARNING_THRESHOLD": 0.8.'
 
     @pytest.mark.parametrize("name", WHOLE)
     @pytest.mark.parametrize("value", [-1, True, None, "5", 5.0, math.nan])

@@ -352,6 +352,7 @@ CASES = [
             says="The account at {url} has used up its allowance. "
             "Wait for its next period or upgrade",
             status=429,
+            retry_after=600,
         ),
     ),
     Case("503 busy", faults.busy(), _BUSY),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.core.processes import DictStore
@@ -39,3 +41,21 @@ class ScriptedStore(DictStore):
         if self.down:
             raise ConnectionError(operation)
         self.log.append(operation)
+
+
+def threads(name: str) -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == name]
+
+
+def end_of(name: str) -> None:
+    """Wait until no thread of this name is left."""
+    for thread in threads(name):
+        thread.join(BOUND)
+        assert not thread.is_alive()
+
+
+def await_(is_so: Callable[[], bool]) -> None:
+    until = time.monotonic() + BOUND
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.001)

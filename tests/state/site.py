@@ -177,6 +177,10 @@ def _move(how: str) -> None:
     getattr(_client().circuit_breaker, how)()
 
 
+def _health() -> str:
+    return _client().health_check().circuit.value
+
+
 def _circuit(name: str) -> object:
     found = _client().circuit_breakers[name]
     return found.state, found.generation, found.mode
@@ -223,7 +227,7 @@ def _keep(seconds: float, pause: float) -> object:
 
 
 def _forked() -> str:
-    """Return what a forked child is answered, as soon as that is not a good answer."""
+    """Return what a forked child is answered: that the circuit is open, as soon as it knows."""
     readable, writable = os.pipe()
     warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)  # it is what is tested
     child = os.fork()
@@ -231,7 +235,7 @@ def _forked() -> str:
         os.close(readable)
         with os.fdopen(writable, "w") as told:
             until = time.monotonic() + BOUND
-            while (answer := _chat()) == "answered" and time.monotonic() < until:
+            while (answer := _chat()) != "circuit_open" and time.monotonic() < until:
                 time.sleep(0.01)
             told.write(answer)
         os._exit(0)
@@ -267,6 +271,7 @@ _COMMANDS: Mapping[str, Callable[..., object]] = {
     "grace": _be_lenient,
     "move": _move,
     "circuit": _circuit,
+    "health": _health,
     "chat": _chat,
     "crowd": _crowd,
     "keep": _keep,

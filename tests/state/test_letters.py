@@ -26,12 +26,13 @@ SNAPSHOTS = st.builds(
     failures=COUNTS,
     last_error=st.text(),
 )
-LETTERS = st.builds(Letter, sender=st.text(), snapshot=SNAPSHOTS)
+MOMENTS = st.integers(min_value=0, max_value=2**40 - 1)
+LETTERS = st.builds(Letter, sender=st.text(), snapshot=SNAPSHOTS, told_at=MOMENTS)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 JSON = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=10) | st.dictionaries(st.text(), inner)
 )
-GOOD: list[Any] = ["one", 3, "open", 5.0, False, "auto", 1, 5, "timeout"]
+GOOD: list[Any] = ["one", 3, "open", 5.0, False, "auto", 1, 5, "timeout", 1_790_000_000]
 
 
 def changed(place: int, value: object) -> str:
@@ -50,7 +51,7 @@ def test_garbage_is_no_letter(garbage: object) -> None:
     assert decode(garbage) is None
 
 
-@given(place=st.integers(min_value=0, max_value=8), value=JSON)
+@given(place=st.integers(min_value=0, max_value=9), value=JSON)
 def test_a_letter_with_a_wrong_part_is_none_or_one_that_a_circuit_survives(
     place: int, value: object
 ) -> None:
@@ -79,6 +80,8 @@ def test_a_letter_with_a_wrong_part_is_none_or_one_that_a_circuit_survives(
         changed(4, "false"),
         changed(5, "manual"),
         changed(8, 7),
+        changed(9, -1),
+        changed(9, 10**400),
         json.dumps(GOOD[:-1]),
         json.dumps([*GOOD, "more"]),
         "[" * 100_000,
@@ -86,7 +89,7 @@ def test_a_letter_with_a_wrong_part_is_none_or_one_that_a_circuit_survives(
         '{"a": 1}',
         b'["one"]',
     ],
-    ids=range(18),
+    ids=range(20),
 )
 def test_what_no_circuit_can_be_is_no_letter(wrong: object) -> None:
     assert decode(wrong) is None
@@ -105,4 +108,12 @@ def test_the_letter_that_the_wrong_ones_were_made_from_is_one() -> None:
             failures=5,
             last_error="timeout",
         ),
+        1_790_000_000,
     )
+
+
+@pytest.mark.parametrize(("age", "seconds"), [(-5, 600), (0, 600), (60, 600), (90, 510), (900, 0)])
+def test_a_letter_that_is_older_than_a_minute_speaks_of_less_time(age: int, seconds: int) -> None:
+    letter = decode(json.dumps([*GOOD[:3], 600.0, *GOOD[4:]]))
+    assert letter is not None
+    assert letter.aged(letter.told_at + age).seconds == seconds

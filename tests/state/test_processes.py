@@ -94,6 +94,13 @@ class TestWhatOneFindsAllKnow:
         assert time.monotonic() - started < 1
         assert circuits(sites) == [("open", 1, "auto")] * 2
 
+    def test_a_health_check_knows_it_where_no_call_was_made(
+        self, sites: list[Site], fake_ollama: FakeOllama
+    ) -> None:
+        open_at(sites[0], fake_ollama)
+        time.sleep(0.5)  # it is the interval between two readings
+        assert sites[1].do("health") == "open"
+
     def test_calls_that_fail_in_all_at_once_open_once(
         self, four: list[Site], fake_ollama: FakeOllama, redis: RedisServer, prefix: str
     ) -> None:

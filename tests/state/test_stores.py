@@ -16,7 +16,7 @@ from ollama_bridge.state.letters import Letter, decode, encode
 from tests.core.processes import DictStore, two
 from tests.core.test_sharing import begin, end, fail, state
 
-from .stores import ALIAS, Backing
+from .stores import ALIAS, PREFIX, Backing
 
 THREADS = 8
 KEYS = [f"key:{number}" for number in range(10)]
@@ -32,6 +32,7 @@ LETTER = Letter(
         failures=5,
         last_error="connection_failed",
     ),
+    1_790_000_000,
 )
 
 
@@ -126,6 +127,14 @@ def test_two_processes_open_once_and_probe_once(backing: Backing) -> None:
     end(one, probe)
     other.home.run()
     assert state(one) == state(other) == (State.CLOSED, 3)
+
+
+def test_circuits_and_answers_share_no_key(backing: Backing) -> None:
+    answers = CacheStore(ALIAS, PREFIX, "answer")
+    backing.store.set("key", "circuit", 60)
+    answers.set("key", "answer", 60.0)
+    assert backing.store.get("key") == "circuit"
+    assert answers.get_many(["key", "other"]) == {"key": "answer"}
 
 
 def test_the_simplest_store_of_other_tests_does_the_same() -> None:

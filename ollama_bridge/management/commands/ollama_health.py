@@ -12,9 +12,9 @@ from ...reliability.wording import facts, seconds
 from ..output import ReportCommand
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from ...core.health import HealthReport, Status
+    from ...core.health import EndpointHealth, HealthReport, Status
     from ...reliability.wording import Fact, Tone
 
 _TONES: Final[Mapping[Status, Tone]] = {
@@ -23,7 +23,7 @@ _TONES: Final[Mapping[Status, Tone]] = {
     "unhealthy": "bad",
 }
 _MODES: Final = {
-    "auto": "{state} in this process; each process of the site has its own",
+    "auto": "{state}, as far as this process knows",
     "forced_open": "forced open by an operator; reset it in the admin",
     "disabled": "switched off",
 }
@@ -36,7 +36,7 @@ class Command(ReportCommand):
     help = "Ask the configured Ollama server whether it can serve; say what to do if not."
     epilog = """\
 exit codes:
-  0    healthy, or degraded: the default model serves, something else does not
+  0    healthy, or degraded: the default route serves, something else does not
   1    unhealthy: the report says why, and what to type
   2    wrong arguments
   3    wrong settings: stderr says which
@@ -52,16 +52,33 @@ json: {"status", "endpoints": [{"status", "endpoint", "url", "reachable",
     def report(self, options: Mapping[str, Any]) -> int:
         with nullcontext() if options["verbosity"] > 1 else unlogged(*CALLS):
             health = ollama_client.health_check(force=True)
-        mode = ollama_client.circuit_breaker.mode
+        breakers = ollama_client.circuit_breakers
+        found = [(each, breakers[name].mode) for name, each in health.endpoints.items()]
         if options["format"] == "json":
-            endpoints = [of_health(health, mode)]
+            endpoints = [of_health(each, mode) for each, mode in found]
             self.print_document({"status": health.status, "endpoints": endpoints, "error": None})
         else:
-            self.print_lines(facts(list(_facts(health, mode)), self.paint))
+            self.print_lines(self._lines(health, found))
         return HEALTHY if health else UNHEALTHY
 
+    def _lines(
+        self, health: HealthReport, found: Sequence[tuple[EndpointHealth, str]]
+    ) -> Iterator[str]:
+        if len(found) > 1:
+            tone = _TONES[health.status]
+            yield from facts([("status", health.status, tone), *_obstacle(health)], self.paint)
+        for number, (each, mode) in enumerate(found):
+            if number or len(found) > 1:
+                yield ""
+            yield from facts(list(_facts(each, mode)), self.paint)
 
-def _facts(health: HealthReport, mode: str) -> Iterator[Fact]:
+
+def _obstacle(health: EndpointHealth) -> Iterator[Fact]:
+    if health.error is not None:
+        yield "error", str(health.error), "bad"
+
+
+def _facts(health: EndpointHealth, mode: str) -> Iterator[Fact]:
     yield "endpoint", health.endpoint, None
     yield "url", health.url, None
     yield "status", health.status, _TONES[health.status]
@@ -74,9 +91,8 @@ def _facts(health: HealthReport, mode: str) -> Iterator[Fact]:
     if health.reachable:
         yield "loaded", ", ".join(sorted(health.loaded)) or "no model yet", None
     yield "circuit", _MODES[mode].format(state=health.circuit), None
-    if health.error is not None:
-        yield "error", str(health.error), "bad"
+    yield from _obstacle(health)
 
 
-def _version(health: HealthReport) -> str:
+def _version(health: EndpointHealth) -> str:
     return f"Ollama {health.version}" if health.version else "of unknown version"

@@ -18,6 +18,7 @@ from .connection import (
 from .status import (
     ErrorInOK,
     Status,
+    WithHeaders,
     WrongType,
     bad_gateway,
     bad_option,
@@ -58,6 +59,7 @@ __all__ = [
     "StallStream",
     "Status",
     "TruncatedJSON",
+    "WithHeaders",
     "WrongType",
     "bad_gateway",
     "bad_option",

@@ -1,6 +1,6 @@
 """Faults with an HTTP status, in the words of real servers and of what stands before them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .. import gojson
 from ..exchange import Exchange
@@ -10,9 +10,10 @@ _HTML = "text/html"
 KILLED = "an error was encountered while running the model: unexpected EOF"
 """What a killed runner leaves."""
 _QUOTA = (
-    "you (user) have reached your session usage limit, upgrade for higher limits: "
+    "you (user) have reached your {} usage limit, upgrade for higher limits: "
     "https://ollama.com/upgrade (ref: 5e0fc1a2-9d1f-4a43-8d0a-3c1f5a5b7e10)"
 )
+_HOURLY = "you've reached your hourly usage limit, please wait or upgrade to continue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +50,14 @@ def rate_limited(retry_after: int | str | None = None) -> Status:
     return _error(429, "too many concurrent requests", retry_after)
 
 
-def usage_limit(retry_after: int | str | None = None) -> Status:
-    """429 of the cloud: the session's quota is used up. `retry_after`: seconds or a date."""
-    return _error(429, _QUOTA, retry_after)
+def usage_limit(retry_after: int | str | None = None, *, window: str = "session") -> Status:
+    """429 of the cloud: a quota is used up.
+
+    Args:
+        retry_after: Seconds or a date; the cloud itself sends none.
+        window: "session", "weekly", or "hourly" in the words of older days.
+    """
+    return _error(429, _HOURLY if window == "hourly" else _QUOTA.format(window), retry_after)
 
 
 def unauthorized() -> Status:
@@ -113,6 +119,17 @@ def redirect(location: str) -> Status:
 def _page(title: str) -> bytes:
     html = f"<html><head><title>{title}</title></head><body><center><h1>{title}</h1></center>"
     return f"{html}<hr><center>nginx</center></body></html>\r\n".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class WithHeaders:
+    """The honest answer, with headers that a gateway has added."""
+
+    headers: tuple[tuple[str, str], ...]
+
+    async def reply(self, exchange: Exchange) -> None:
+        honest = exchange.honest()
+        await exchange.send(replace(honest, headers=(*honest.headers, *self.headers)))
 
 
 @dataclass(frozen=True, slots=True)

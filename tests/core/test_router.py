@@ -105,7 +105,8 @@ def test_events_are_reported_without_the_lock() -> None:
 
 def test_two_threads_report_each_event_once() -> None:
     world = World()
-    world.router._news.extend(range(1000))  # type: ignore[arg-type]  # any values will do
+    for number in range(1000):
+        world.router.tell(number)  # type: ignore[arg-type]  # any values will do
     seen: list[object] = []
     world.router.observe = seen.append
     threads = [threading.Thread(target=world.router.report) for _ in range(4)]
