@@ -28,6 +28,9 @@ LOWEST = [
 
 VERSIONS = "import sys, django; print('Python', sys.version, 'Django', django.get_version())"
 
+# Exit codes of pytest: of a run with failures, and of one more where nothing had failed.
+SOME_FAILED, NONE_FAILED = 1, 5
+
 nox.options.sessions = ["tests", "lowest"]
 nox.options.reuse_venv = "yes"
 
@@ -48,5 +51,9 @@ def lowest(session: nox.Session) -> None:
 
 
 def _pytest(session: nox.Session) -> None:
+    """Run the tests in several processes, and once more, alone, those that failed there."""
+    pytest = ("python", "-m", "pytest", *session.posargs)
+    again = ("--last-failed", "--last-failed-no-failures", "none")
     session.run("python", "-c", VERSIONS)
-    session.run("python", "-m", "pytest", "--numprocesses", "3", *session.posargs)
+    session.run(*pytest, "--numprocesses", "3", success_codes=[0, SOME_FAILED])
+    session.run(*pytest, *again, success_codes=[0, NONE_FAILED])
