@@ -47,7 +47,8 @@ class Hub:
             return
         with self.lock:
             work(*args)
-        self.report()
+        if self.is_pending:  # mostly not, and every call comes by here
+            self.report()
 
     def tell(self, event: Event) -> None:
         """Take note, under the lock, of what is to be reported after it."""

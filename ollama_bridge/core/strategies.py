@@ -155,15 +155,9 @@ def _fresh(uniform: Callable[[], float]) -> Callable[[Candidate], float]:
 def _fixed(key: str) -> Callable[[Candidate], float]:
     """Return what gives a candidate always the same number in (0, 1), in every process.
 
-    Key and place are hashed once each, and mixed by the end of SplitMix64 (Steele, Lea and Flood,
-    "Fast splittable pseudorandom number generators", OOPSLA 2014).
+    Key and place are hashed once each; what is random in both is so in their product, of which 64
+    bits are kept. The numbers that one key has at several places are a point of a lattice rule
+    (Korobov), as evenly spread over all keys as a fresh one for each.
     """
     seed = mark_of(key)
-
-    def chance(found: Candidate) -> float:
-        mixed = seed ^ found.target.mark
-        mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & _WORD
-        mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & _WORD
-        return ((mixed ^ mixed >> 31) + 0.5) * _UNIT
-
-    return chance
+    return lambda found: ((seed * found.target.mark & _WORD) + 0.5) * _UNIT

@@ -94,7 +94,6 @@ class Visit:
         "_permits",
         "_place",
         "_ridden",
-        "_rides",
         "_router",
         "admitted",
         "deadline",
@@ -120,18 +119,20 @@ class Visit:
     ) -> None:
         place = router.place(target.endpoint)
         outer = riding.get()
-        rides = outer is not None and outer._place is place  # noqa: SLF001  # our own
+        if outer is not None and outer._place is not place:  # noqa: SLF001  # our own
+            outer = None
         try:
             with router.lock:
                 now = router.clock.monotonic()
                 found = place.models.get(target.model) or place.begin(target.model)
                 endpoint, model = place.breaker, found.breaker
                 circuits: tuple[Breaker, ...] = (endpoint, model)
-                if not (rides or place.cooldown.passes):
-                    place.refuse_cooling(target, now)
-                    circuits = place.circuits(found)
-                if not (rides or (endpoint.passes and model.passes)):
-                    refuse_open(target, circuits, now)
+                if outer is None:
+                    if not place.cooldown.passes:
+                        place.refuse_cooling(target, now)
+                        circuits = place.circuits(found)
+                    if not (endpoint.passes and model.passes):
+                        refuse_open(target, circuits, now)
                 self.target = target
                 self.admitted = False
                 self.is_probe = False
@@ -140,23 +141,23 @@ class Visit:
                 self._circuits = circuits
                 self._found = found
                 self._past = past
-                self._outer = outer if rides else None
+                self._outer = outer
                 self._ridden: OllamaBridgeError | None = None
                 self._limiter = found.limiter if slotted else Limiter()
                 self.deadline = deadline
                 self._batch = batch
-                self._rides = rides
                 self._permits: tuple[Permit, ...] | None = None
                 self._patience = 0.0
                 self._may_replay = True
                 self._excused = False
-                left = deadline.left(now)
                 self._longest_wait = longest_wait
-                self.ticket = ticket = self._ticket(now, left)
-                if ticket.granted:
+                left = deadline.left(now)
+                self.ticket = self._ticket(now, left)
+                if self.ticket.granted:
                     self._take(now, left)
         finally:
-            router.report()
+            if router.is_pending:  # mostly not, and every call comes by here
+                router.report()
 
     def __enter__(self) -> Self:
         return self
@@ -224,7 +225,7 @@ class Visit:
         with self._router.lock:
             now = self._router.clock.monotonic()
             is_closed = all(found.state is State.CLOSED for found in self._circuits)
-            if not is_closed and not self._rides:
+            if not is_closed and self._outer is None:
                 self._settle(None, now)
                 if all(found.passes for found in self._circuits):
                     self._take(now, self.deadline.left(now))
@@ -319,7 +320,7 @@ class Visit:
                 self._place.budget.earn()
         self._patience = left
         self._found.is_warm = True
-        if self._permits is None and not self._rides:
+        if self._permits is None and self._outer is None:
             circuits = self._circuits
             endpoint, model = circuits[0], circuits[1]
             if len(circuits) == _USUAL and endpoint.passes and model.passes:
@@ -344,7 +345,7 @@ class Visit:
 
     def _is_admitted(self) -> bool:
         if self._permits is None:
-            return self._rides
+            return self._outer is not None
         return all(map(_is_current, self._circuits, self._permits))
 
     def _is_admitted_by(self, circuit: Breaker) -> bool:

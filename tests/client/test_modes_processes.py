@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from ollama_bridge.testing import FakeOllama
 
+pytestmark = pytest.mark.soak  # they wait for what takes seconds, in processes of their own
+
 Database = dict[str, Any]
 SOON = 0.05
 POSTGRES = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -11,7 +10,6 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from ollama_bridge.core.breaker import (
@@ -23,6 +21,7 @@ from ollama_bridge.core.breaker import (
     Permit,
     State,
 )
+from tests.core.machines import live, lives
 
 POLICY = BreakerPolicy(failure_threshold=3, open_seconds=5, recovery_timeout=60, window_visits=6)
 
@@ -185,7 +184,6 @@ class BreakerMachine(RuleBasedStateMachine):
         return len(window) >= POLICY.window_visits and 2 * sum(window) >= len(window)
 
 
-def test_the_breaker_agrees_with_its_model_in_any_order_of_events() -> None:
-    run_state_machine_as_test(
-        BreakerMachine, settings=settings(max_examples=300, stateful_step_count=50, deadline=None)
-    )
+@lives
+def test_the_breaker_agrees_with_its_model_in_any_order_of_events(lives: int) -> None:
+    live(BreakerMachine, lives, steps=50)

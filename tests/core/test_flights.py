@@ -5,20 +5,19 @@ from __future__ import annotations
 import gc
 from typing import Any
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from ollama_bridge import errors
 from ollama_bridge.core.actions import Action, Send, Wait
 from ollama_bridge.core.flights import Flights, Seat
 from ollama_bridge.core.trip import Caching
+from tests.core.machines import live, lives
 
 from .memory import Asker, Memory
 from .virtual import GOOD, MESSAGE, World, reply
@@ -159,10 +158,9 @@ class FlightMachine(RuleBasedStateMachine):
         assert self.memory.answers.flights.under_way == {}
 
 
-def test_one_asks_for_all_and_nobody_waits_in_vain() -> None:
-    run_state_machine_as_test(
-        FlightMachine, settings=settings(max_examples=300, stateful_step_count=40, deadline=None)
-    )
+@lives
+def test_one_asks_for_all_and_nobody_waits_in_vain(lives: int) -> None:
+    live(FlightMachine, lives, steps=40)
 
 
 def test_an_interrupt_before_the_block_takes_no_turn_with_it() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ollama_bridge.core.limiter import Limiter, Ticket
+from tests.core.machines import live, lives
 
 LONG = 1e9
 
@@ -268,5 +268,6 @@ class LimiterModel(RuleBasedStateMachine):
         assert not any(ticket.granted or ticket.waits for ticket in self.gone)
 
 
-LimiterModel.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
-TestTheLimiterAgreesWithItsModel = LimiterModel.TestCase
+@lives
+def test_the_limiter_agrees_with_its_model(lives: int) -> None:
+    live(LimiterModel, lives, steps=40)

@@ -257,6 +257,7 @@ def test_a_slot_that_is_granted_before_the_call_looks_is_not_used_without_permit
         answer(first)
         world.router.set_mode("default", Mode.FORCED_OPEN)
 
+    world.router.is_pending = True
     monkeypatch.setattr(world.router, "report", meanwhile)
     with pytest.raises(errors.CircuitOpen):
         world.chat()
