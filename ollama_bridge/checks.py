@@ -40,6 +40,7 @@ def register() -> None:
     checks.register(cache_that_is_not_there, TAG)
     checks.register(strategies, TAG)
     checks.register(endpoints_without_default, TAG)
+    checks.register(settings_without_effect, TAG)
     checks.register(circuits_of_one_process, TAG, deploy=True)
 
 
@@ -54,7 +55,7 @@ def invalid_values(**_: object) -> list[checks.CheckMessage]:
 
 
 def exposed_key(**_: object) -> list[checks.CheckMessage]:
-    """E003: an API key that would travel over plain http to another machine."""
+    """E003: a key, or a header with one, that would travel over plain http to another machine."""
     return _errors("exposed", "E003")
 
 
@@ -195,24 +196,18 @@ def cache_that_is_not_there(**_: object) -> list[checks.CheckMessage]:
 
 
 def strategies(**_: object) -> list[checks.CheckMessage]:
-    """E007: a route's strategy of your own cannot be imported, or is no function."""
+    """E007: a route's strategy of your own cannot be imported, or cannot be called as one."""
     return list(_bad_strategies())
 
 
 def endpoints_without_default(**_: object) -> list[checks.CheckMessage]:
-    """W010: there are endpoints, but calls that name none go to the top level's server."""
-    found = conf.examine()
-    own = [name for name in found.values["ENDPOINTS"] if name != "default"]
-    is_clear = "default" in found.values["ROUTES"] or 'ENDPOINTS["default"]' in found.origins
-    if found.problems or is_clear or not own:
-        return []
-    return [
-        checks.Warning(
-            f"Calls that name no endpoint go to BASE_URL, not to {', '.join(own)}.",
-            hint=f'Type "ROUTES": {{"default": {{"TARGETS": ["{own[0]}"]}}}}.',
-            id="ollama_bridge.W010",
-        )
-    ]
+    """W010: there are endpoints, or a cloud, that calls which name none never come to."""
+    return _warnings("bypassed", "W010")
+
+
+def settings_without_effect(**_: object) -> list[checks.CheckMessage]:
+    """W011: the top level says something that no endpoint takes from it."""
+    return _warnings("idle", "W011")
 
 
 def circuits_of_one_process(**_: object) -> list[checks.CheckMessage]:
@@ -237,6 +232,14 @@ def _errors(kind: str, code: str) -> list[checks.CheckMessage]:
         checks.Error(problem.message, hint=problem.hint, id=f"ollama_bridge.{code}")
         for problem in conf.problems()
         if problem.kind == kind
+    ]
+
+
+def _warnings(kind: str, code: str) -> list[checks.CheckMessage]:
+    return [
+        checks.Warning(warning.message, hint=warning.hint, id=f"ollama_bridge.{code}")
+        for warning in conf.examine().warnings
+        if warning.kind == kind
     ]
 
 

@@ -79,6 +79,19 @@ Governor: TypeAlias = Callable[[Governed, Governing | None], Governing]
 """Begins to govern these endpoints; the second argument is what did so until now, if anything."""
 
 
+def _not_from_settings(given: Mapping[str, object]) -> Mapping[str, object]:
+    """Return what a client that is given these does not take from the settings."""
+    if "BASE_URL" in given:
+        return _OF_OTHER_SERVERS
+    # Routes of the settings lead to their endpoints, and their key is for their cloud.
+    instead: dict[str, object] = {}
+    if "ENDPOINTS" in given:
+        instead |= {"ROUTES": {}, "CLOUD_MODEL": None}
+    if "CLOUD_MODEL" in given or "CLOUD_ENDPOINT" in given:
+        instead["API_KEY"] = None
+    return instead
+
+
 class OllamaClient:
     """Chats with the Ollama servers that the settings name. Thread-safe, fork-safe, lazy.
 
@@ -102,13 +115,8 @@ class OllamaClient:
     _governor: Governor | None = None
 
     def __init__(self, **overrides: object) -> None:
-        self._overrides = {_setting(name): value for name, value in overrides.items()}
-        if "BASE_URL" in self._overrides:
-            self._overrides = {**_OF_OTHER_SERVERS, **self._overrides}
-        elif "ENDPOINTS" in self._overrides:  # routes of the settings lead to theirs
-            self._overrides = {"ROUTES": {}, "CLOUD_MODEL": None, **self._overrides}
-        elif not self._overrides.keys().isdisjoint({"CLOUD_MODEL", "CLOUD_ENDPOINT"}):
-            self._overrides = {"API_KEY": None, **self._overrides}
+        given = {_setting(name): value for name, value in overrides.items()}
+        self._overrides = {**_not_from_settings(given), **given}
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._inherited: Engine | None = None  # a parent's, in a forked child before its first call

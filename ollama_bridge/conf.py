@@ -10,6 +10,7 @@ An endpoint takes what it leaves out from there, but no address, no key and no h
 """
 
 import functools
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
@@ -36,6 +37,7 @@ from .resolution import (
 )
 from .rules import (
     DOTTED,
+    CloudName,
     Dict,
     Duration,
     Handle,
@@ -50,7 +52,7 @@ from .rules import (
     Text,
     Whole,
 )
-from .tables import OLLAMA_COM, EndpointSettings, RouteSettings, ServerSettings
+from .tables import HOMES, OLLAMA_COM, EndpointSettings, RouteSettings, ServerSettings
 
 __all__ = [
     "VARIABLES",
@@ -80,7 +82,7 @@ class Settings(ServerSettings):
     OPTIONS: Mapping[str, object] = collection(NOTHING, Options())
     SYSTEM_PROMPT: str = scalar("", Text(), secret=True)
     KEEP_ALIVE: float | str | None = scalar(None, OrNone(Duration()))
-    MAX_CHUNKS: int | None = scalar(None, OrNone(Whole(at_least=1)))
+    MAX_CHUNKS: int | None = scalar(None, OrNone(Whole(at_least=1)), example=2000)
     # Further servers, and the ways to them.
     ENDPOINTS: Mapping[str, EndpointSettings] = tables(
         MappingProxyType({"default": EndpointSettings()}),
@@ -98,7 +100,7 @@ class Settings(ServerSettings):
             '{"default": {"TARGETS": ["cloud", "local"]}}',
         ),
     )
-    CLOUD_MODEL: str | None = scalar(None, OrNone(Name()))
+    CLOUD_MODEL: str | None = scalar(None, OrNone(CloudName()), example="gpt-oss:120b")
     CLOUD_ENDPOINT: str = scalar(OLLAMA_COM, Url(OLLAMA_COM))
     # What the process has once, for all servers.
     POOL_CONNECTIONS: int = scalar(10, Whole(at_least=1))
@@ -187,7 +189,7 @@ def examine(overrides: Mapping[str, object] | None = None) -> Findings:
     """Read and judge every setting."""
     written: object = getattr(settings, DICT, NOTHING)
     dicts = [each for each in (overrides, written) if isinstance(each, Mapping)]
-    findings = resolve(Settings, dicts)
+    findings = resolve(Settings, dicts, homes=HOMES)
     if not isinstance(written, Mapping):
         findings.problems.append(_not_a_dict(written))
     settle(findings)
@@ -209,10 +211,30 @@ def strategy_at(written: str) -> Strategy:
         why = f"{error}" if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         complaint = f'names "{written}", which cannot be imported: {why}'
         raise InvalidError(complaint, hint) from error
-    if not callable(found):
-        raise InvalidError(f'names "{written}", which is no function', hint)
+    if complaint := _misfit(found):
+        hint = "Type for example: def nearest(candidates, draw): return candidates"
+        raise InvalidError(f'names "{written}", which {complaint}', hint)
     strategy: Strategy = found
     return strategy
+
+
+def _misfit(found: object) -> str:
+    """Say why what was found is no strategy; "" if it may be one."""
+    if not callable(found):
+        return "is no function"
+    if any(_is_async(each) for each in (found, type(found).__call__)):
+        return "is async, but nobody awaits a strategy"
+    try:
+        inspect.signature(found).bind("candidates", "draw")
+    except TypeError:
+        return "cannot be called with two arguments, the candidates and the draw"
+    except ValueError:  # some that are written in C do not tell what they take
+        return ""
+    return ""
+
+
+def _is_async(found: object) -> bool:
+    return inspect.iscoroutinefunction(found) or inspect.isasyncgenfunction(found)
 
 
 def _not_a_dict(written: object) -> Problem:

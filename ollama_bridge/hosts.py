@@ -2,11 +2,13 @@
 
 import ipaddress
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from .rules import InvalidError, Rule
 
 OLLAMA_PORT = 11434
+PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Url(Rule[str]):
         if "@" in parts.netloc and not self.credentials:
             raise InvalidError(
                 "must not contain a user name or password",
-                hint='Remove them and type "API_KEY": "…" or "HEADERS": {"Authorization": "…"}.',
+                hint="Remove them, and with an https:// address type "
+                '"HEADERS": {"Authorization": "…"}, or "API_KEY": "…" for a key.',
             )
         if "?" in value or "#" in value:
             raise InvalidError("must not contain a query or fragment", self._hint)
@@ -56,7 +59,7 @@ def read_ollama_host(text: str) -> str:
     11434, with one it is the scheme's; credentials and query are dropped; blanks and quotes stay.
     """
     scheme, _, rest = text.partition("://")
-    port = {"http": 80, "https": 443}.get(scheme, OLLAMA_PORT)
+    port = PORTS.get(scheme, OLLAMA_PORT)
     if not rest:
         scheme, rest, port = "http", text, OLLAMA_PORT
     try:
@@ -70,6 +73,12 @@ def read_ollama_host(text: str) -> str:
     host = parts.hostname or "127.0.0.1"
     host = f"[{host}]" if ":" in host else host
     return f"{scheme}://{host}:{port}/{parts.path.strip('/')}".rstrip("/")
+
+
+def server_of(url: str) -> tuple[str, int]:
+    """Return the host and the port of a URL that obeys the rule."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or PORTS[parts.scheme]
 
 
 def is_loopback(url: str) -> bool:

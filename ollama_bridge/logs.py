@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .core.breaker import Mode
+from .core.diagnosis import CLOUD_MODELS
 from .core.events import (
     AttemptRepeated,
     CallAnswered,
@@ -29,6 +30,7 @@ from .core.events import (
     CooldownProbed,
     ModelSkipped,
     QuotaLow,
+    StrategyFailed,
 )
 from .errors import ModelNotFound, Overloaded, QuotaExhausted
 
@@ -42,6 +44,8 @@ calls = logging.getLogger("ollama_bridge.client")
 circuits = logging.getLogger("ollama_bridge.circuit")
 failovers = logging.getLogger("ollama_bridge.failover")
 quotas = logging.getLogger("ollama_bridge.quota")
+
+_ONLY: Final = "default"
 
 
 def _log_start(event: CallStarted) -> None:
@@ -94,47 +98,57 @@ def _log_cancel(event: CallCancelled) -> None:
 
 
 def _log_opening(event: CircuitOpened) -> None:
-    line = "Circuit breaker: Opening circuit after %d failures"
-    circuits.error(line, event.failures, extra=_facts_of_circuit(event.circuit, event.last_error))
+    line = "Circuit breaker: Opening circuit after %d failures%s"
+    extra = _facts_of_circuit(event.circuit, event.last_error)
+    circuits.error(line, event.failures, _which(event.circuit), extra=extra)
 
 
 def _log_probe(event: CircuitProbing) -> None:
-    line = "Circuit breaker: Attempting recovery (half-open state)"
-    circuits.info(line, extra=_facts_of_circuit(event.circuit))
+    line = "Circuit breaker: Attempting recovery (half-open state)%s"
+    circuits.info(line, _which(event.circuit), extra=_facts_of_circuit(event.circuit))
 
 
 def _log_closing(event: CircuitClosed) -> None:
-    line = "Circuit breaker: recovered to CLOSED state"
-    circuits.info(line, extra=_facts_of_circuit(event.circuit))
+    line = "Circuit breaker: recovered to CLOSED state%s"
+    circuits.info(line, _which(event.circuit), extra=_facts_of_circuit(event.circuit))
 
 
 def _log_followed(event: CircuitFollowed) -> None:
     state = event.state if event.mode is Mode.AUTO else event.mode
-    line = "Circuit breaker: %s, as another process has told"
-    circuits.info(line, state.value, extra=_facts_of_circuit(event.circuit))
+    line = "Circuit breaker: %s, as another process has told%s"
+    extra = _facts_of_circuit(event.circuit)
+    circuits.info(line, state.value, _which(event.circuit), extra=extra)
 
 
 def _log_cooldown(event: CooldownBegan) -> None:
     why = "usage limit reached" if event.code == QuotaExhausted.code else "the server asked for it"
-    line = "Cooldown: leaving the endpoint alone for %.0f s, %s"
+    line = "Cooldown: leaving endpoint %s alone for %.0f s, %s"
     # Each process that is told would say again what the first has said.
     level = logging.INFO if event.is_told else logging.WARNING
-    circuits.log(level, line, event.seconds, why, extra=_facts(event.endpoint, "", code=event.code))
+    extra = _facts(event.endpoint, "", code=event.code)
+    circuits.log(level, line, event.endpoint, event.seconds, why, extra=extra)
 
 
 def _log_cooldown_probe(event: CooldownProbed) -> None:
-    line = "Cooldown: over, trying whether the endpoint answers again"
-    circuits.info(line, extra=_facts(event.endpoint, ""))
+    line = "Cooldown: over, trying whether endpoint %s answers again"
+    circuits.info(line, event.endpoint, extra=_facts(event.endpoint, ""))
 
 
 def _log_cooldown_end(event: CooldownEnded) -> None:
-    circuits.info("Cooldown: ended", extra=_facts(event.endpoint, ""))
+    line = "Cooldown: ended for endpoint %s"
+    circuits.info(line, event.endpoint, extra=_facts(event.endpoint, ""))
 
 
 def _log_skip(event: ModelSkipped) -> None:
-    line = "Model %s is not on endpoint %s, which is skipped. Run there: ollama pull %s"
+    line = "Model %s is not on endpoint %s, which is skipped. %s"
+    remedy = CLOUD_MODELS if event.is_cloud else f"Run there: ollama pull {event.model}"
     extra = _facts(event.endpoint, event.model, code=ModelNotFound.code)
-    failovers.warning(line, event.model, event.endpoint, event.model, extra=extra)
+    failovers.warning(line, event.model, event.endpoint, remedy, extra=extra)
+
+
+def _log_strategy(event: StrategyFailed) -> None:
+    line = "The strategy of route %s failed (%s). Its targets are tried as the settings list them"
+    failovers.error(line, event.route, event.error, extra=_facts("", ""))
 
 
 def _log_low_quota(event: QuotaLow) -> None:
@@ -152,8 +166,15 @@ def _log_failover(event: CallFailedOver) -> None:
     # While an endpoint is held back every call goes elsewhere, which would drown all other lines.
     level = logging.WARNING if event.was_sent else logging.INFO
     if failovers.isEnabledFor(level):
-        extra = _facts_of(event.error, event.request_id) | {"to": event.to.name}
-        failovers.log(level, "llm_failover to %s: %s", event.to.name, event.error, extra=extra)
+        error, there = event.error, event.to.name
+        extra = _facts_of(error, event.request_id) | {"to": there}
+        here = f"{error.endpoint}/{error.model}"
+        failovers.log(level, "llm_failover from %s to %s: %s", here, there, error, extra=extra)
+
+
+def _which(circuit: str) -> str:
+    """Say which circuit a line is of, but for the one server of the top level: it has no other."""
+    return "" if circuit.partition("/")[0] == _ONLY else f" ({circuit})"
 
 
 def _facts_of_circuit(name: str, code: str = "") -> dict[str, str]:
@@ -183,6 +204,7 @@ _LINES: dict[type[Event], Callable[[Any], None]] = {
     CooldownProbed: _log_cooldown_probe,
     CooldownEnded: _log_cooldown_end,
     ModelSkipped: _log_skip,
+    StrategyFailed: _log_strategy,
     QuotaLow: _log_low_quota,
     CallFailedOver: _log_failover,
     CircuitClosed: _log_closing,

@@ -36,6 +36,7 @@ class Stored(NamedTuple):
         server: whose the cooldown is, see ``EndpointState.cooldown_server``.
         until: when the cooldown ends, None where there is none.
         code: of the error that began it.
+        since: when a server has last asked for it.
         used: calls that were answered on the day ``used_on``, in UTC.
     """
 
@@ -45,6 +46,7 @@ class Stored(NamedTuple):
     server: str = ""
     until: datetime | None = None
     code: str = ""
+    since: datetime | None = None
     used: int = 0
     used_on: date | None = None
 
@@ -70,8 +72,12 @@ class EndpointStates(models.Manager["EndpointState"]):
             self._update(name, revision=F("revision") + 1, **news)
             return self.using(database()).get(name=name)
 
-    def begin_cooldown(self, name: str, server: str, until: datetime, code: str) -> None:
+    def begin_cooldown(
+        self, name: str, server: str, until: datetime, code: str, since: datetime | None = None
+    ) -> None:
         """Keep that an endpoint is left alone until then; never shortens what is there already.
+
+        ``since`` is when its server said so, None for now.
 
         An allowance that is used up stays the reason, whatever comes on top. The cooldown of
         another server gives way.
@@ -85,12 +91,17 @@ class EndpointStates(models.Manager["EndpointState"]):
             cooldown_until=Case(longer, default=Value(_column(until))),
             cooldown_code=Case(worse, default=Value(code)),
             cooldown_server=server,
+            cooldown_since=_column(since or timezone.now()),
         )
 
-    def end_cooldown(self, name: str, server: str, until: datetime) -> None:
-        """Forget a cooldown that ends then or before: the server has proven good, or was reset."""
+    def end_cooldown(self, name: str, server: str, until: datetime, at: datetime) -> None:
+        """Forget one that ends by ``until``: at that time its server had proven good, or was reset.
+
+        What the server has said after that counts, even if it is the same again.
+        """
         rows = self.using(database()).filter(name=name, cooldown_server=server)
-        rows.filter(cooldown_until__lte=_column(until)).update(**_NO_COOLDOWN)
+        over = rows.filter(cooldown_until__lte=_column(until), cooldown_since__lte=_column(at))
+        over.update(**_NO_COOLDOWN)
 
     def add_calls(self, name: str, calls: int, day: date) -> None:
         """Add calls to those of a day, in UTC; each day begins with none."""
@@ -119,6 +130,7 @@ class EndpointState(models.Model):
             until the server has proven good again.
         cooldown_server: a digest of the address that the cooldown belongs to: under the same name,
             the settings may have another server by now.
+        cooldown_since: when that server has last asked for it.
     """
 
     name = models.CharField(max_length=100, primary_key=True)
@@ -130,6 +142,7 @@ class EndpointState(models.Model):
     cooldown_until = models.DateTimeField(null=True, editable=False)
     cooldown_code = models.CharField(max_length=40, default="", db_default="", editable=False)
     cooldown_server = models.CharField(max_length=64, default="", db_default="", editable=False)
+    cooldown_since = models.DateTimeField(null=True, editable=False)
     used = models.PositiveBigIntegerField(default=0, db_default=0, editable=False)
     used_on = models.DateField(null=True, editable=False)
 
@@ -151,10 +164,16 @@ _COLUMNS: Final = (
     "cooldown_server",
     "cooldown_until",
     "cooldown_code",
+    "cooldown_since",
     "used",
     "used_on",
 )
-_NO_COOLDOWN: Final = {"cooldown_until": None, "cooldown_code": "", "cooldown_server": ""}
+_NO_COOLDOWN: Final = {
+    "cooldown_until": None,
+    "cooldown_code": "",
+    "cooldown_server": "",
+    "cooldown_since": None,
+}
 
 
 def database() -> str:
@@ -168,6 +187,8 @@ def _column(moment: datetime) -> datetime:
 
 
 def _read(row: Stored) -> Stored:
-    if row.until is None or row.until.tzinfo is not None:
-        return row
-    return row._replace(until=row.until.replace(tzinfo=UTC))
+    return row._replace(until=_moment(row.until), since=_moment(row.since))
+
+
+def _moment(column: datetime | None) -> datetime | None:
+    return column if column is None or column.tzinfo else column.replace(tzinfo=UTC)

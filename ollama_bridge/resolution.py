@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from .rules import InvalidError, Rule
 
@@ -25,15 +25,27 @@ NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 def scalar(
-    default: T, rule: Rule[T], *, secret: bool = False, also: Mapping[str, Reader] = NOTHING
+    default: T,
+    rule: Rule[T],
+    *,
+    example: T | None = None,
+    secret: bool = False,
+    also: Mapping[str, Reader] = NOTHING,
 ) -> T:
-    """Declare a single value; ``also`` names further variables, and how each is read."""
-    metadata = {"rule": rule, "scalar": True, "also": also, "unset": default}
+    """Declare a single value; ``also`` names further variables, and how each is read.
+
+    Who typed a wrong value is shown the example, or the default where that is one.
+    """
+    shown = default if example is None else example
+    metadata = {"rule": rule, "scalar": True, "also": also, "unset": default, "example": shown}
     return field(default=default, repr=not secret, metadata=metadata)
 
 
 def collection(default: T, rule: Rule[T], *, secret: bool = False) -> T:
-    """Declare a list or dict, for which there is no environment variable."""
+    """Declare a list or dict, for which there is no environment variable.
+
+    Its rule has an example of its own in each hint.
+    """
     hashed = not isinstance(default, Mapping)
     metadata = {"rule": rule, "scalar": False, "unset": default}
     return field(default_factory=lambda: default, hash=hashed, repr=not secret, metadata=metadata)
@@ -58,14 +70,24 @@ def variables_of(declared: Field[Any]) -> Mapping[str, Reader]:
     return {PREFIX + declared.name: own, **declared.metadata["also"]}
 
 
+class Home(NamedTuple):
+    """Where a setting belongs: whose it is, and an example of its place."""
+
+    owner: str
+    place: str
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something wrong in the settings, and what to type instead; free of secrets."""
+    """Something wrong in the settings, and what to type instead; free of secrets.
+
+    Of the kinds "bypassed" (an endpoint) and "idle" (a setting) are warnings alone.
+    """
 
     name: str
     message: str
     hint: str
-    kind: Literal["not_a_dict", "unknown", "invalid", "exposed"] = "invalid"
+    kind: Literal["not_a_dict", "unknown", "invalid", "exposed", "bypassed", "idle"] = "invalid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +95,8 @@ class Findings:
     """The valid values of a table, where each came from, and what is wrong with the others.
 
     ``place`` is where the table is written, such as ``ENDPOINTS["gpu"]``, "" for the top level;
-    ``above`` is what it inherits from.
+    ``above`` is what it inherits from. ``warnings`` tell of what is valid and does nothing; there
+    are none where there are problems.
     """
 
     table: type[Any]
@@ -82,6 +105,7 @@ class Findings:
     values: dict[str, Any] = field(default_factory=dict, repr=False)
     origins: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
 
     def path(self, name: str) -> str:
         """Return the setting's name, with its place."""
@@ -104,14 +128,16 @@ def resolve(
     place: str = "",
     above: Findings | None = None,
     inherits: Container[str] = (),
+    homes: Mapping[str, Home] = NOTHING,
 ) -> Findings:
     """Find and clean each value of the table; of the dicts, the first wins.
 
     With a table ``above``, there is no environment, and the names that it ``inherits`` have the
-    values there. One that is wrong there is not told again: it is missing here too.
+    values there. One that is wrong there is not told again: it is missing here too. ``homes`` say
+    where names belong that this table does not have.
     """
     findings = Findings(table, place, above)
-    findings.problems.extend(_unknown_keys(findings, dicts))
+    findings.problems.extend(_unknown_keys(findings, dicts, homes))
     for declared in fields(table):
         name = declared.name
         if above is None or name not in inherits or any(name in each for each in dicts):
@@ -121,19 +147,28 @@ def resolve(
     return findings
 
 
-def _unknown_keys(findings: Findings, dicts: Sequence[Mapping[str, object]]) -> Iterator[Problem]:
+def _unknown_keys(
+    findings: Findings, dicts: Sequence[Mapping[str, object]], homes: Mapping[str, Home]
+) -> Iterator[Problem]:
     known = names_of(findings.table)
-    elsewhere = () if findings.above is None else names_of(findings.above.table)
+    above = () if findings.above is None else names_of(findings.above.table)
     for key in (str(key) for each in dicts for key in each if key not in known):
-        path = findings.path(key)
-        if key in elsewhere:
+        path, near = findings.path(key), _nearest(key, known)
+        if key in homes:
+            complaint = f"{path} is a setting of {homes[key].owner}."
+            hint = f"Type it in {homes[key].place}{f', or {near}' if near else '.'}"
+        elif key in above:
             complaint = f"{path} is a setting of the top level."
             hint = f'Type "{key}" in the dict above it, or remove it.'
         else:
             complaint = f"{path} is not a setting of ollama_bridge."
-            near = difflib.get_close_matches(key.upper().removeprefix(PREFIX), known, n=1)
-            hint = f'Type "{near[0]}", if you mean that.' if near else "Remove it: it does nothing."
+            hint = f"Type {near}" if near else "Remove it: it does nothing."
         yield Problem(path, complaint, hint, kind="unknown")
+
+
+def _nearest(key: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key.upper().removeprefix(PREFIX), known, n=1)
+    return f'"{near[0]}", if you mean that.' if near else ""
 
 
 def _resolve_one(
@@ -174,8 +209,8 @@ def _clean(declared: Field[Any], origin: str, found: object) -> object:
 
 
 def _example(declared: Field[Any], origin: str) -> str:
-    default = declared.metadata["unset"]
+    example = declared.metadata["example"]
     if origin != CODE:
-        return f"{origin}={default}"
-    written = f'"{default}"' if isinstance(default, str) else default
+        return f"{origin}={example}"
+    written = f'"{example}"' if isinstance(example, str) else example
     return f'"{declared.name}": {written}'

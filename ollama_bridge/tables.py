@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from .core.strategies import STRATEGIES
 from .hosts import Url, read_ollama_host
-from .resolution import NOTHING, collection, scalar
+from .resolution import NOTHING, Home, collection, names_of, scalar
 from .rules import (
     VISIBLE,
     Choice,
@@ -47,14 +47,14 @@ class ServerSettings:
     # Limits of a call, in seconds and bytes.
     TIMEOUT: float = scalar(60.0, Number(above=0))
     CONNECT_TIMEOUT: float = scalar(5.0, Number(above=0))
-    FIRST_TOKEN_TIMEOUT: float | None = scalar(None, OrNone(Number(above=0)))
+    FIRST_TOKEN_TIMEOUT: float | None = scalar(None, OrNone(Number(above=0)), example=20.0)
     CHUNK_TIMEOUT: float = scalar(30.0, Number(above=0))
     MAX_RESPONSE_BYTES: int = scalar(16 * MEBIBYTE, Whole(at_least=1))
     # The pool. Async calls keep all connections that they needed for 30 seconds.
     POOL_MAXSIZE: int = scalar(20, Whole(at_least=1))
     # Calls at once, of each model.
-    MAX_CONCURRENCY: int | None = scalar(None, OrNone(Whole(at_least=1)))
-    MAX_WAITING: int | None = scalar(None, OrNone(Whole(at_least=0)))
+    MAX_CONCURRENCY: int | None = scalar(None, OrNone(Whole(at_least=1)), example=4)
+    MAX_WAITING: int | None = scalar(None, OrNone(Whole(at_least=0)), example=20)
     # Retries.
     MAX_RETRIES: int = scalar(3, Whole(at_least=0))
     RETRIES_BEFORE_FAILOVER: int = scalar(0, Whole(at_least=0))
@@ -75,7 +75,7 @@ class ServerSettings:
     # What an account allows: calls a day, and seconds for which it is left alone when they are
     # used up, if it does not say itself.
     COOLDOWN_SECONDS: float = scalar(600.0, Number(above=0))
-    QUOTA_LIMIT: int | None = scalar(None, OrNone(Whole(at_least=1)))
+    QUOTA_LIMIT: int | None = scalar(None, OrNone(Whole(at_least=1)), example=1000)
     QUOTA_WARNING_THRESHOLD: float = scalar(0.8, Number(above=0, at_most=1))
 
 
@@ -85,6 +85,9 @@ NOT_ABOVE: Final = (
     ("RETRY_INITIAL_DELAY", "RETRY_MAX_DELAY"),
 )
 """Pairs whose first must not exceed the second; a first that nobody set gives way."""
+
+NOT_ABOVE_IN_ROUTES: Final = (*NOT_ABOVE, ("RETRIES_BEFORE_FAILOVER", "MAX_RETRIES"))
+"""The same where a route has several targets: without one, no call goes elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,12 +127,26 @@ class RouteSettings:
     WEIGHTS: Mapping[str, float] = collection(
         NOTHING, Dict(Name(), Number(above=0), '{"cloud": 9, "local": 1}')
     )
-    AFFINITY: bool | None = scalar(None, OrNone(Switch()))
+    AFFINITY: bool | None = scalar(None, OrNone(Switch()), example=True)
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """The endpoint and the model of each target; "" is the endpoint's own model."""
         return tuple(pair_of(target) for target in self.TARGETS)
+
+
+HEEDLESS: Final = frozenset({"failover", "round_robin", "random"})
+"""The strategies that do not look at weights."""
+
+HOMES: Final[Mapping[str, Home]] = {
+    **{
+        name: Home("an endpoint", 'ENDPOINTS["gpu"]')
+        for name in names_of(EndpointSettings)
+        if name not in names_of(ServerSettings)
+    },
+    **{name: Home("a route", 'ROUTES["default"]') for name in names_of(RouteSettings)},
+}
+"""Where the settings belong that the top level has not."""
 
 
 def pair_of(target: str) -> tuple[str, str]:

@@ -138,6 +138,7 @@ class EndpointStateAdmin(Base):
 
     def check_now(self, request: HttpRequest, name: str) -> None:
         """Ask the servers how they are, which takes some seconds at most; moves no circuit."""
+        ollama_client.ask_accounts(name)  # a cloud lists its models to anybody, whatever the key
         health = ollama_client.health_check(force=True).endpoints[name]
         level = {"healthy": messages.SUCCESS, "degraded": messages.WARNING}
         self.log_change(request, EndpointState(name=name), page.checked(health))

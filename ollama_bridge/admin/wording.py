@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from ..core.diagnosis import CLOUD_MODELS
 from ..core.names import canonical
 from ..errors import QuotaExhausted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..circuits import CircuitBreaker, RouteFacts
     from ..core.health import EndpointHealth
     from ..core.quota import Quota
@@ -22,7 +25,7 @@ _MEANINGS: Final = {
     "connection_failed": "the server was not reached, or hung up",
     "timeout": "the server did not answer in time",
     "upstream_failed": "the server said that it failed; see its log",
-    "invalid_reply": "the answer was none of Ollama's; check BASE_URL",
+    "invalid_reply": "the answer was none of Ollama's; check its address",
 }
 _SOURCES: Final = {
     "headers": "says the server",
@@ -82,10 +85,15 @@ def found(health: EndpointHealth) -> str:
     if health.error is not None:
         return f"{verdict} {answered}. {health.error}"
     loaded = "loaded" if canonical(health.model) in health.loaded else "not loaded yet"
-    missing = [model for model, is_there in health.models.items() if not is_there]
-    pull = f" Run there: ollama pull {' '.join(missing)}" if missing else ""
+    missing = [model for model, is_there in health.models.items() if is_there is False]
+    pull = f" {_remedy(missing, is_cloud=health.is_cloud)}" if missing else ""
     version = health.version or "unknown"
     return f"{verdict} {answered}: version {version}, {health.model} {loaded}.{pull}"
+
+
+def _remedy(missing: Sequence[str], *, is_cloud: bool) -> str:
+    named = " ".join(missing)
+    return f"Not there: {named}. {CLOUD_MODELS}" if is_cloud else f"Run there: ollama pull {named}"
 
 
 def calls(total: int, refused: int) -> str:

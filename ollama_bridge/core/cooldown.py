@@ -94,12 +94,12 @@ class Cooldown(Breaker):
         if was_on and self.passes:
             self._openings = ends + 1
 
-    def reset(self, now: float) -> None:
+    def reset(self, now: float, *, is_stored: bool = False) -> None:
         was_on, ends = not self.passes, self._openings
         super().reset(now)
         self._openings = ends + 1
         if was_on:
-            self._tell(CooldownEnded(self._endpoint))
+            self._tell(CooldownEnded(self._endpoint, is_stored=is_stored))
 
     def set_mode(self, mode: Mode) -> None:
         """Have no modes: those of operators are of circuits."""

@@ -10,7 +10,7 @@ Sources of the texts: server/, llm/ and api/ of ollama/ollama, and replies recor
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from ..errors import (
@@ -33,7 +33,7 @@ from .retry import parse_retry_after
 
 if TYPE_CHECKING:
     from ..errors import Phase
-    from .types import Head, Target
+    from .types import Endpoint, Head, Target
 
 _LONGEST_TEXT = 4096
 _MEDIA_TYPES = {
@@ -42,6 +42,9 @@ _MEDIA_TYPES = {
 }
 OK, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, NOT_ALLOWED, TOO_MANY = 200, 401, 403, 404, 405, 429
 CLIENT_ERRORS, SERVER_ERRORS = 400, 500
+
+CLOUD_MODELS: Final = "See https://ollama.com/search?c=cloud"
+"""What to do about a model that the cloud does not have: nobody can pull it there."""
 
 
 class _Meaning(NamedTuple):
@@ -165,19 +168,19 @@ _TEXTS = (
 _FAULTS: dict[FaultKind, _Meaning] = {
     FaultKind.UNRESOLVED: _Meaning(
         ConnectionFailed,
-        "Cannot connect to Ollama at {url}: no address for {host}. Check BASE_URL",
+        "Cannot connect to Ollama at {url}: no address for {host}. Check {address}",
     ),
     FaultKind.REFUSED: _Meaning(
         ConnectionFailed, "Cannot connect to Ollama at {url}. Start it with: ollama serve"
     ),
     FaultKind.UNREACHABLE: _Meaning(
         ConnectionFailed,
-        "Cannot connect to Ollama at {url}: {detail}. Check BASE_URL and the network",
+        "Cannot connect to Ollama at {url}: {detail}. Check {address} and the network",
     ),
     FaultKind.CONNECT_TIMEOUT: _Meaning(
         Timeout,
         "Cannot connect to Ollama at {url}: no answer in time. "
-        "Check BASE_URL, the network and the firewall",
+        "Check {address}, the network and the firewall",
     ),
     FaultKind.TLS: _Meaning(
         ConnectionFailed,
@@ -193,7 +196,7 @@ _FAULTS: dict[FaultKind, _Meaning] = {
         ConnectionFailed, "The connection to {url} broke inside the reply. See the server's log"
     ),
     FaultKind.GARBLED: _Meaning(
-        InvalidReply, "{url} answered with something that is not HTTP. Check BASE_URL"
+        InvalidReply, "{url} answered with something that is not HTTP. Check {address}"
     ),
     FaultKind.SILENT: _Meaning(
         Timeout,
@@ -236,9 +239,7 @@ _STATUSES: dict[int, _Meaning] = {
     502: _Meaning(ServerFailed, "A proxy did not reach Ollama at {url} (HTTP 502). See its log"),
     504: _Meaning(ServerFailed, "A proxy did not reach Ollama at {url} (HTTP 504). See its log"),
 }
-_NOT_IN_CLOUD = _Meaning(
-    ModelNotFound, "Model {model} not found at {url}. See https://ollama.com/search?c=cloud"
-)
+_NOT_IN_CLOUD = _Meaning(ModelNotFound, f"Model {{model}} not found at {{url}}. {CLOUD_MODELS}")
 _FOREIGN_HOST = _Meaning(
     AuthenticationFailed,
     "The server at {url} refuses this host name. "
@@ -246,16 +247,19 @@ _FOREIGN_HOST = _Meaning(
 )
 _NO_API = _Meaning(
     RequestRejected,
-    "There is no Ollama API at {url}. Check BASE_URL, and the server: ollama --version",
+    "There is no Ollama API at {url}. Check {address}, and the server: ollama --version",
 )
 _REDIRECT = _Meaning(
-    InvalidReply, "{url} answered with HTTP {status}, a redirect perhaps. Check BASE_URL"
+    InvalidReply, "{url} answered with HTTP {status}, a redirect perhaps. Check {address}"
 )
 _REJECTED = _Meaning(
     RequestRejected, "The server at {url} rejected the request (HTTP {status}). See its log"
 )
 _OF_REQUEST = 400, 422
 _KEY = "OLLAMA_API_KEY"
+# The endpoints whose address is that of the top level, and the one that CLOUD_ENDPOINT makes.
+_AT_THE_TOP = {"default", "local"}
+_CLOUD = "cloud"
 _FAILED = _Meaning(
     ServerFailed, "Ollama at {url} answered with HTTP {status}. See the server's log"
 )
@@ -263,7 +267,7 @@ _FAILED_INSIDE = _Meaning(
     ServerFailed, "Ollama at {url} reported an error inside its reply. See the server's log"
 )
 _NOT_A_REPLY = _Meaning(
-    InvalidReply, "{url} answered with {what} that is no reply of Ollama's. Check BASE_URL"
+    InvalidReply, "{url} answered with {what} that is no reply of Ollama's. Check {address}"
 )
 
 
@@ -325,6 +329,12 @@ def unauthorized(target: Target) -> OllamaBridgeError:
     return _error(_STATUSES[UNAUTHORIZED], target)
 
 
+def missing(target: Target) -> OllamaBridgeError:
+    """Return the error of an endpoint that does not have the model."""
+    is_cloud = target.endpoint.is_cloud
+    return _error(_NOT_IN_CLOUD if is_cloud else _STATUSES[NOT_FOUND], target)
+
+
 def _by_text(text: str, status: int, target: Target) -> OllamaBridgeError | None:
     for pattern, meaning in _TEXTS:
         found = pattern.search(text[:_LONGEST_TEXT])
@@ -363,6 +373,7 @@ def _error(meaning: _Meaning, target: Target, **parts: object) -> OllamaBridgeEr
     sentence = meaning.sentence.format(
         url=endpoint.base_url,
         host=urlsplit(endpoint.base_url).hostname,
+        address=_address(endpoint),
         model=target.model,
         limit=endpoint.max_response_bytes,
         key=_KEY if endpoint.name == "default" else f"{_KEY}, or API_KEY of {endpoint.name}",
@@ -371,6 +382,15 @@ def _error(meaning: _Meaning, target: Target, **parts: object) -> OllamaBridgeEr
     error = meaning.error(sentence, endpoint=endpoint.name, model=target.model)
     error.of_request = meaning.of_request
     return error
+
+
+def _address(endpoint: Endpoint) -> str:
+    """Return the name of the setting that has the address of an endpoint."""
+    if endpoint.name in _AT_THE_TOP:
+        return "BASE_URL"
+    address = f"BASE_URL of {endpoint.name}"
+    is_made = endpoint.is_cloud and endpoint.name == _CLOUD  # or written in ENDPOINTS, by that name
+    return f"CLOUD_ENDPOINT or {address}" if is_made else address
 
 
 def _media_type(head: Head) -> str:

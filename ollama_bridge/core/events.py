@@ -119,15 +119,32 @@ class CooldownProbed(NamedTuple):
 
 
 class CooldownEnded(NamedTuple):
+    """An endpoint may be asked again; ``is_stored`` where the database has told so."""
+
     endpoint: str
     is_told: bool = False
+    is_stored: bool = False
 
 
 class ModelSkipped(NamedTuple):
-    """A call goes elsewhere, since an endpoint does not have the model."""
+    """A call goes elsewhere, since an endpoint does not have the model.
+
+    ``is_cloud`` tells that nobody can pull it there.
+    """
 
     endpoint: str
     model: str
+    is_cloud: bool = False
+
+
+class StrategyFailed(NamedTuple):
+    """A route's strategy failed, so its targets are tried in the order of the settings.
+
+    ``error`` says what failed and where.
+    """
+
+    route: str
+    error: str
 
 
 class QuotaLow(NamedTuple):
@@ -169,6 +186,7 @@ Event: TypeAlias = (
     | CooldownProbed
     | CooldownEnded
     | ModelSkipped
+    | StrategyFailed
     | QuotaLow
     | CallFailedOver
 )

@@ -31,8 +31,7 @@ def whole(trip: Trip, visit: Visit, request: Request, *, fresh: bool) -> Flow[An
     """Ask for the answer in one piece."""
     endpoint = visit.target.endpoint
     response: Response = yield Send(endpoint, request, visit.deadline.end, fresh)
-    if endpoint.api_key:
-        _learn_quota(trip, endpoint, response)
+    _learn_quota(trip, endpoint, response)
     answer = _read(response, visit.target, wall=trip.wall())
     if not answer.done:
         raise _cut_short(visit.target, answer.text)
@@ -43,8 +42,7 @@ def streamed(trip: Trip, visit: Visit, request: Request, *, fresh: bool) -> Flow
     """Ask for the answer piece by piece, and emit each as it comes."""
     endpoint = visit.target.endpoint
     head: Head = yield Open(endpoint, request, visit.deadline.end, fresh)
-    if endpoint.api_key:
-        _learn_quota(trip, endpoint, head)
+    _learn_quota(trip, endpoint, head)
     try:
         if head.status != OK:
             body = yield from _rest(visit.deadline.end, endpoint.max_response_bytes)

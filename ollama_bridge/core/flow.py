@@ -18,15 +18,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from ..errors import (
-    AllEndpointsFailed,
-    ModelNotFound,
-    OllamaBridgeError,
-)
+from ..errors import OllamaBridgeError
 from .actions import FaultKind, Flow, Sleep, TransportFault, Wait
 from .diagnosis import from_fault
 from .events import (
-    AttemptRepeated,
     CallAnswered,
     CallCancelled,
     CallFailed,
@@ -34,6 +29,7 @@ from .events import (
     CallRefused,
     CallStarted,
 )
+from .failed import Failed
 from .outcome import is_refusal
 from .sharing import PATIENCE, heard
 from .trip import Trip
@@ -41,9 +37,6 @@ from .types import ChatReply
 from .visit import Visit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from .deadline import Deadline
     from .protocol import Answer
     from .router import Router
     from .trip import Call
@@ -104,7 +97,7 @@ def _left(trip: Trip) -> CallCancelled:
 
 def _first_answer(trip: Trip, exchange: Exchange) -> Flow[tuple[Target, Answer]]:
     """Go round the targets: the untried first, then those where it may be worth another try."""
-    failed: dict[Target, OllamaBridgeError] = {}
+    failed = Failed(trip)
     targets = trip.targets
     lap = 1
     while targets:
@@ -119,13 +112,17 @@ def _first_answer(trip: Trip, exchange: Exchange) -> Flow[tuple[Target, Answer]]
             except OllamaBridgeError as error:
                 if trip.is_alone or trip.begun or error.of_request:
                     raise
-                failed[target] = error.with_traceback(None)
+                if lap > 1 and is_refusal(error):
+                    _give_back(trip, target)
+                    failed.refuse(target, error)
+                    continue
+                failed.add(target, error)
                 if not trip.left():
-                    raise merged([*failed.values()]) from None
+                    raise failed.error from None
             _hop(trip, target, failed)
-        targets = yield from _again(trip, failed, lap)
+        targets = yield from failed.again(lap)
         lap += 1
-    raise merged([*failed.values()])
+    raise failed.error
 
 
 def _may_return(trip: Trip, target: Target) -> bool:
@@ -136,7 +133,13 @@ def _may_return(trip: Trip, target: Target) -> bool:
     return may
 
 
-def _hop(trip: Trip, target: Target, failed: Mapping[Target, OllamaBridgeError]) -> None:
+def _give_back(trip: Trip, target: Target) -> None:
+    """Give back the token of a visit that was refused: no request was sent for it."""
+    trip.router.did_not_repeat(target)
+    trip.past.did_not_repeat(trip.router.place(target.endpoint))
+
+
+def _hop(trip: Trip, target: Target, failed: Failed) -> None:
     """Tell that the call goes on elsewhere, where it does."""
     following = next((each for each in trip.targets if each not in failed), None)
     if following is not None:
@@ -149,42 +152,6 @@ def _hop(trip: Trip, target: Target, failed: Mapping[Target, OllamaBridgeError])
                 request_id=trip.call.request_id,
             )
         )
-
-
-def _again(
-    trip: Trip, failed: Mapping[Target, OllamaBridgeError], lap: int
-) -> Flow[Sequence[Target]]:
-    """Return the targets to try once more, after a pause; none where that is not worth it."""
-    delays = {
-        target: delay
-        for target, error in failed.items()
-        if (delay := _delay_of(trip, target, lap, error)) is not None
-    }
-    if not delays:
-        return ()
-    soonest = min(delays, key=delays.__getitem__)
-    delay = delays[soonest]
-    trip.repeats += 1
-    trip.router.observe(_repeated(trip, soonest, lap, delay, failed[soonest]))
-    yield Sleep(delay)
-    return [target for target in delays if not trip.router.cooldown(target.endpoint)]
-
-
-def merged(errors: Sequence[OllamaBridgeError]) -> OllamaBridgeError:
-    """Return the one error that stands for several: the last, if all are of its class."""
-    *_, last = errors
-    waits = [error.retry_after for error in errors if error.retry_after is not None]
-    told = "; ".join(f"{error.endpoint}: {error}" for error in errors)
-    if all(type(error) is type(last) for error in errors):
-        last.retry_after = min(waits, default=None)
-        if len(errors) > 1 and isinstance(last, ModelNotFound):  # what to pull, at each of them
-            last.args = (told,)
-        return last
-    all_failed = AllEndpointsFailed(
-        f"All endpoints failed. {told}", model=last.model, retry_after=min(waits, default=None)
-    )
-    all_failed.__cause__ = last
-    return all_failed
 
 
 def _visit(trip: Trip, visit: Visit, exchange: Exchange, lap: int) -> Flow[Answer]:
@@ -332,48 +299,15 @@ def _replayed(trip: Trip, visit: Visit, request: Request, exchange: Exchange) ->
 def _repeat_after(trip: Trip, visit: Visit, number: int, error: OllamaBridgeError) -> float | None:
     """Return the seconds to wait before the next attempt, or None to give up here."""
     policy = visit.target.endpoint.retry
-    if number > (policy.max_retries if trip.is_alone else policy.at_once):
-        return None
-    delay = _delay(trip, visit.target, number, error, visit.deadline)
-    if delay is None or not visit.may_repeat():
-        return None
-    trip.repeats += 1
-    trip.router.observe(_repeated(trip, visit.target, number, delay, error))
-    return delay
-
-
-def _delay_of(trip: Trip, target: Target, lap: int, error: OllamaBridgeError) -> float | None:
-    """Return the seconds to wait before another visit, None where that is not worth it."""
-    policy = target.endpoint.retry
-    if lap > policy.max_retries - policy.at_once or not trip.router.can_repeat(target):
-        return None
-    pause = trip.router.cooldown(target.endpoint)
-    if pause and policy.repeats(error):
-        return None if trip.is_too_late(pause, trip.deadline) else pause
-    return _delay(trip, target, lap, error, trip.deadline)
-
-
-def _delay(
-    trip: Trip, target: Target, number: int, error: OllamaBridgeError, deadline: Deadline
-) -> float | None:
-    policy = target.endpoint.retry
-    if not policy.repeats(error):
+    most = policy.max_retries if trip.is_alone else policy.at_once
+    if number > most or not policy.repeats(error):
         return None
     # Who says "at once" each time would have us ask without any pause.
     delay = error.retry_after or policy.delay(number, trip.router.uniform)
-    return None if trip.is_too_late(delay, deadline) else delay
-
-
-def _repeated(
-    trip: Trip, target: Target, number: int, delay: float, error: OllamaBridgeError
-) -> AttemptRepeated:
-    return AttemptRepeated(
-        number=number,
-        most=1 + target.endpoint.retry.max_retries,
-        delay=delay,
-        error=error,
-        request_id=trip.call.request_id,
-    )
+    if trip.is_too_late(delay, visit.deadline) or not visit.may_repeat():
+        return None
+    trip.repeat(visit.target, number, delay, error)
+    return delay
 
 
 def _reply(trip: Trip, target: Target, found: Answer) -> ChatReply:

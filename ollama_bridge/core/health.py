@@ -6,11 +6,11 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from ..errors import CircuitOpen, ConnectionFailed, ModelNotFound, OllamaBridgeError, Timeout
+from ..errors import CircuitOpen, ConnectionFailed, OllamaBridgeError, Timeout
 from .actions import FaultKind, Send, TransportFault
 from .breaker import Mode, State
-from .diagnosis import OK, from_body, from_fault, from_status, unauthorized
-from .flow import merged
+from .diagnosis import OK, from_body, from_fault, from_status, missing, unauthorized
+from .failed import merged
 from .names import canonical, is_remote
 from .places import refusal_sentence
 from .protocol import PS, TAGS, VERSION, decode_object, model_names, version_of
@@ -43,12 +43,14 @@ class EndpointHealth:
         status: "degraded" means that it can serve, but not all of its models.
         reachable: whether the server answered at all.
         version: the server's version, "" if unknown.
-        models: the models that the settings name there, and whether the server has each.
+        models: the models that the settings name there, and whether the server has each; None
+            where it did not say.
         loaded: canonical names of the models in the server's memory.
         circuit: state of the circuits of its first model.
         latency: seconds that the probe took.
         error: what stands in the way, or None.
         retry_after: seconds until a call makes sense, None where not known.
+        is_cloud: whether it is Ollama's cloud, where nobody pulls models.
     """
 
     status: Status
@@ -59,10 +61,11 @@ class EndpointHealth:
     circuit: State
     latency: float
     version: str = ""
-    models: Mapping[str, bool] = field(default_factory=dict)
+    models: Mapping[str, bool | None] = field(default_factory=dict)
     loaded: frozenset[str] = frozenset()
     error: OllamaBridgeError | None = None
     retry_after: float | None = None
+    is_cloud: bool = False
 
     def __bool__(self) -> bool:
         return self.status != "unhealthy"
@@ -100,6 +103,10 @@ class Seen:
 
     def has(self, model: str) -> bool:
         return canonical(model) in self.installed or is_remote(model)
+
+    def lists(self, model: str) -> bool | None:
+        """Do as ``has``; None where the server did not say which models it has."""
+        return self.has(model) if self.error is None else None
 
 
 def longest(router: Router) -> float:
@@ -157,6 +164,7 @@ def judged(seen: Mapping[str, Seen], router: Router) -> HealthReport:
         loaded=first.loaded,
         error=error,
         retry_after=error.retry_after if error else first.retry_after,
+        is_cloud=first.is_cloud,
         endpoints=endpoints,
     )
 
@@ -178,10 +186,11 @@ def _of_endpoint(router: Router, endpoint: Endpoint, seen: Seen) -> EndpointHeal
         circuit=facts.state,
         latency=seen.latency,
         version=seen.version,
-        models={target.model: seen.has(target.model) for target in targets},
+        models={target.model: seen.lists(target.model) for target in targets},
         loaded=seen.loaded,
         error=error,
         retry_after=router.cooldown(endpoint) or facts.retry_after,
+        is_cloud=endpoint.is_cloud,
     )
 
 
@@ -190,7 +199,7 @@ def _obstacle(router: Router, target: Target, seen: Seen) -> OllamaBridgeError |
     if seen.error is not None:
         return seen.error
     if not seen.has(target.model):
-        return _missing(target)
+        return missing(target)
     place = router.place(target.endpoint)
     if pause := router.cooldown(target.endpoint):
         return place.refusal(target, pause)
@@ -275,11 +284,3 @@ def _send(endpoint: Endpoint, request: Request, until: float) -> Flow[Response]:
             raise
         response = yield Send(endpoint, request, until, fresh=True)
     return response
-
-
-def _missing(target: Target) -> ModelNotFound:
-    return ModelNotFound(
-        f"Model {target.model} not found. Run: ollama pull {target.model}",
-        endpoint=target.endpoint.name,
-        model=target.model,
-    )

@@ -83,6 +83,11 @@ class Knowledge(Hub):
         with self.lock:
             return self.place(target.endpoint).budget.spend()
 
+    def did_not_repeat(self, target: Target) -> None:
+        """Give a token back that was taken for a request that was not sent."""
+        with self.lock:
+            self.place(target.endpoint).budget.refund(1)
+
     def can_repeat(self, target: Target) -> bool:
         """Tell whether an endpoint's retry budget has a token left."""
         return self.place(target.endpoint).budget.tokens >= 1.0
@@ -119,7 +124,7 @@ class Knowledge(Hub):
         self.report()
 
     def end_cooldown(self, name: str) -> None:
-        """End a cooldown, and leave the circuits as they are.
+        """End a cooldown that the database has no more, and leave the circuits as they are.
 
         Raises:
             KeyError: there is no such endpoint.
@@ -127,7 +132,7 @@ class Knowledge(Hub):
         with self.lock:
             cooldown = self._places[name].cooldown
             if not cooldown.passes:
-                cooldown.reset(self.clock.monotonic())
+                cooldown.reset(self.clock.monotonic(), is_stored=True)
         self.report()
 
     def learn_models(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _MOST_MODELS = 256
 A_DAY = 86_400.0
 TOO_MANY, UNAVAILABLE = 429, 503
-_PAUSING = TOO_MANY, UNAVAILABLE  # the statuses that may ask the whole endpoint for a pause
+PAUSING = TOO_MANY, UNAVAILABLE  # the statuses that may ask the whole endpoint for a pause
 
 
 class ModelPlace:
@@ -105,7 +105,7 @@ class Place:
         """Return for how many seconds to leave the endpoint alone for this error, mostly 0."""
         if isinstance(error, QuotaExhausted):
             return error.retry_after or self._until_reset(wall) or self.endpoint.cooldown_seconds
-        if error.status not in _PAUSING:
+        if error.status not in PAUSING:
             return 0.0
         seconds = error.retry_after or 0.0
         # A server that fails may be well sooner than it thinks; one that limits us knows, but more

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .breaker import Breaker, Mode, State
-from .events import CircuitFollowed, CircuitOpened, CooldownBegan, ModelSkipped
+from .events import CircuitFollowed, CircuitOpened, CooldownBegan, ModelSkipped, StrategyFailed
 from .knowledge import Knowledge
-from .routing import order, stand
+from .routing import as_listed, order, stand
 from .sharing import wanted
 from .strategies import Draw
 from .types import Target
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .sharing import Home
     from .trip import Call
 
+_QUIET = 60.0  # seconds between two complaints of one strategy
 _SEVERITY = (State.CLOSED, State.HALF_OPEN, State.OPEN)
 
 
@@ -58,6 +60,7 @@ class Router(Knowledge):
     ) -> None:
         super().__init__(plan, clock=clock, random=random, observe=observe, home=home)
         self._turns = dict.fromkeys(plan.routes, 0)
+        self._told_again: dict[str, float] = {}  # when a route's strategy may be complained of
         self.scout: Callable[[str], None] | None = None
 
     @property
@@ -81,10 +84,20 @@ class Router(Knowledge):
         missing: list[Target] = []  # of all models, or the second would wait for the first
         for stops in groups:
             found = self._standing(route, stops)
-            tried += order(route, found, draw)
+            tried += self._ordered(route, found, draw)
             missing += found.missing
         every = tried + missing
         return [*dict.fromkeys(every)] if len(groups) > 1 else every
+
+    def _ordered(self, route: Route, found: Standing, draw: Draw) -> Sequence[Target]:
+        try:
+            return order(route, found, draw)
+        except Exception as error:  # noqa: BLE001  # a site's own: who is first is worth no answer
+            now = self.clock.monotonic()
+            if now >= self._told_again.get(route.name, -math.inf):
+                self._told_again[route.name] = now + _QUIET
+                self.observe(StrategyFailed(route.name, _told(error)))
+            return as_listed(found)
 
     def _standing(self, route: Route, stops: Sequence[Stop]) -> Standing:
         with self.lock:
@@ -99,7 +112,7 @@ class Router(Knowledge):
         found = self.place(target.endpoint).model(target.model)
         if not found.was_told:
             found.was_told = True
-            self.tell(ModelSkipped(target.endpoint.name, target.model))
+            self.tell(ModelSkipped(target.endpoint.name, target.model, target.endpoint.is_cloud))
 
     def named(self) -> Mapping[str, Target]:
         """Return the name of every circuit, with a target that must pass it.
@@ -207,6 +220,15 @@ class Router(Knowledge):
 
 def _severity(found: Breaker) -> tuple[int, int]:
     return _SEVERITY.index(found.state), found.failures
+
+
+def _told(error: Exception) -> str:
+    """Say what failed and where, and not with which words: they may hold a caller's key."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    where = "" if frame is None else f" in {frame.tb_frame.f_code.co_name}, line {frame.tb_lineno}"
+    return f"{type(error).__name__}{where}"
 
 
 def _facts(found: Breaker, now: float) -> CircuitFacts:

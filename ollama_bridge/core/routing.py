@@ -165,15 +165,18 @@ def order(route: Route, found: Standing, draw: Draw) -> list[Target]:
     """Return the targets in the order in which they are tried. Without the lock: others' code.
 
     Raises:
-        TypeError: the strategy, which a site may write itself, returned something else.
+        Exception: whatever a strategy raises, which a site may write itself.
+        TypeError, AttributeError: it returned something else than candidates.
     """
     ready: Sequence[Candidate] = found.ready
     if len(ready) > 1:
         ready = route.strategy(ready, draw)
-    try:
-        targets = [each.target for each in (affine(ready) if route.affinity else ready)]
-    except (AttributeError, TypeError):
-        targets = []
+    targets = [each.target for each in (affine(ready) if route.affinity else ready)]
     if found.ready and not targets:
-        raise TypeError(f"the strategy of route {route.name!r} must return its candidates")
+        raise TypeError("a strategy must return its candidates")
     return [*found.held, *targets]
+
+
+def as_listed(found: Standing) -> list[Target]:
+    """Return the targets in the order of the settings, which needs no strategy."""
+    return [*found.held, *(each.target for each in found.ready)]

@@ -154,6 +154,9 @@ class Balance(Errand):
         return self.intervals.balance
 
     def learn(self, router: Router, said: Response) -> bool:
+        if said.status == UNAUTHORIZED:
+            target = Target(self.endpoint, self.endpoint.model)
+            router.heed(target, from_status(said, said.body, target, wall=router.clock.wall()))
         reply = _object_of(said)
         quota = None if reply is None else from_balance(reply)
         if quota is None:

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from .deadline import Deadline
+from .events import AttemptRepeated
 from .types import Attempt
 from .visit import Past
 
@@ -111,6 +112,19 @@ class Trip:
         """Tell whether the time that the caller grants the whole is over."""
         return self.now() >= self.end
 
+    def repeat(self, target: Target, number: int, delay: float, error: OllamaBridgeError) -> None:
+        """Count, and tell, that a target is going to be asked again in ``delay`` seconds."""
+        self.repeats += 1
+        self.router.observe(
+            AttemptRepeated(
+                number=number,
+                most=1 + target.endpoint.retry.max_retries,
+                delay=delay,
+                error=error,
+                request_id=self.call.request_id,
+            )
+        )
+
     def note(self, target: Target, since: float, error: OllamaBridgeError | None = None) -> None:
         attempt = Attempt(
             endpoint=target.endpoint.name,
@@ -131,12 +145,15 @@ def whole_of(call: Call, targets: Sequence[Target], since: float) -> Deadline:
 
     What the settings grant a stream to begin is for each of them; what the call does, for all.
     """
-    if len(targets) == 1:
-        return deadline_of(call, targets[0], since)
-    of_call = call.timeout if call.first_token_timeout is None else call.first_token_timeout
-    usual = max(target.endpoint.timeout for target in targets)
-    own = max(deadline_of(call, target, since) for target in targets)
-    seconds = max(usual, own.seconds) if of_call is None else own.seconds
+    each = [deadline_of(call, target, since) for target in targets]
+    if len(each) == 1:
+        return each[0]
+    own = max(each)
+    seconds = own.seconds
+    if own.phase == "first_token" and call.first_token_timeout is None:
+        of_settings = max(target.endpoint.timeout for target in targets)
+        seconds = max(seconds, of_settings if call.timeout is None else call.timeout)
+    usual = max(found.usual for found in each)
     return Deadline.after(seconds, now=since, usual=usual, phase=own.phase)
 
 

@@ -52,6 +52,9 @@ class Past:
     def repeat(self, place: Place) -> None:
         self.repeats[place] = self.repeats.get(place, 0) + 1
 
+    def did_not_repeat(self, place: Place) -> None:
+        self.repeats[place] -= 1
+
     def forgive(self, place: Place, circuits: Sequence[Breaker], now: float) -> None:
         """Take back what was held against a place that has answered in the end."""
         place.budget.refund(self.repeats.pop(place, 0))

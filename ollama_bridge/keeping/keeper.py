@@ -164,12 +164,15 @@ class Keeper:
     def _fulfil(self, row: Stored) -> None:
         if self._apply(row):
             facts = {**NOTHING, "endpoint": row.name}
-            logger.info("Circuit breaker: an operator's mode is now %s", row.mode, extra=facts)
+            line = "Circuit breaker: an operator's mode of endpoint %s is now %s"
+            logger.info(line, row.name, row.mode, extra=facts)
 
     def _apply(self, row: Stored) -> bool:
         circuit = self._governed.circuits().get(row.name)
         if circuit is None or row.mode not in Mode.values:
             return False  # of other settings, or of a newer version
+        if row.mode == Mode.AUTO:
+            self._end(row.name)
         move(circuit, Mode(row.mode))
         return True
 
@@ -199,13 +202,18 @@ class Keeper:
         is_known = facts.code in {row.code, QuotaExhausted.code}
         is_covered = is_known and left <= timedelta(seconds=facts.seconds) + NOISE
         if not is_over and not is_covered:
-            self._ledger.follow(row.name, until, row.code)
+            self._ledger.follow(row.name, End(until, row.code, row.since or until))
             self._governed.cool_down(row.name, left.total_seconds(), row.code)
 
     def _end_cooldown(self, name: str, until: datetime) -> None:
         """End what has ended elsewhere, unless a longer one has begun here meanwhile."""
         left = max(timedelta(), until - datetime.now(UTC))
         if timedelta(seconds=self._governed.cooldown(name).seconds) <= left + NOISE:
+            self._end(name)
+
+    def _end(self, name: str) -> None:
+        if self._governed.cooldown(name).code:
+            self._ledger.follow_end(name)
             self._governed.end_cooldown(name)
 
     # What is stored
@@ -237,9 +245,9 @@ class Keeper:
         """Bring a row to what happened here, unless it knows better."""
         debt, server = self._ledger.debts[name], self._servers[name]
         row = self._stored(name)
-        stored = None if row.until is None else End(row.until, row.code)
-        if debt.over is not None and stored is not None and stored.until <= debt.over:
-            EndpointState.objects.end_cooldown(name, server, debt.over)
+        stored = None if row.until is None else End(row.until, row.code, row.since or row.until)
+        if debt.over is not None and stored is not None and debt.over.covers(stored):
+            EndpointState.objects.end_cooldown(name, server, *debt.over)
             stored = None
         if debt.begun is not None and (stored is None or debt.begun.is_news_to(stored)):
             EndpointState.objects.begin_cooldown(name, server, *debt.begun)
@@ -262,7 +270,7 @@ class Keeper:
 
     def _ours(self, row: Stored) -> Stored:
         is_ours = row.until is not None and row.server == self._servers.get(row.name)
-        return row if is_ours else row._replace(until=None, code="")
+        return row if is_ours else row._replace(until=None, code="", since=None)
 
 
 def govern(governed: Governed, before: Governing | None) -> Keeper:

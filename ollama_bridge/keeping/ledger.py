@@ -20,17 +20,18 @@ NOISE: Final = timedelta(seconds=0.5)
 
 
 class End(NamedTuple):
-    """When a cooldown ends, and the code of the error that began it."""
+    """When a cooldown ends, the code of the error that began it, and when a server last said so."""
 
     until: datetime
     code: str
+    since: datetime
 
     def joined(self, other: End | None) -> End:
         """Return what both come to; an allowance that is used up stays the reason."""
         if other is None:
             return self
         code = other.code if other.code == QuotaExhausted.code else self.code
-        return End(max(self.until, other.until), code)
+        return End(max(self.until, other.until), code, max(self.since, other.since))
 
     def is_news_to(self, other: End, noise: timedelta = timedelta()) -> bool:
         """Tell whether it is later, or for another reason that counts more."""
@@ -38,16 +39,26 @@ class End(NamedTuple):
         return is_worse or self.until > other.until + noise
 
 
+class Over(NamedTuple):
+    """What ends by ``until``, and was said by ``at``, is over."""
+
+    until: datetime
+    at: datetime
+
+    def covers(self, end: End) -> bool:
+        return end.until <= self.until and end.since <= self.at
+
+
 @dataclass(slots=True)
 class Debt:
     """What is to be stored of one endpoint's cooldown.
 
     Attributes:
-        over: what ends by this moment has ended, None where nothing has.
+        over: what has ended, None where nothing has.
         begun: what began after that, None where nothing did.
     """
 
-    over: datetime | None = None
+    over: Over | None = None
     begun: End | None = None
 
 
@@ -63,9 +74,15 @@ class Ledger:
         self._ends: dict[str, End] = {}  # of cooldowns that this process knows of
         self._begun_here: set[str] = set()
 
-    def follow(self, name: str, until: datetime, code: str) -> None:
+    def follow(self, name: str, end: End) -> None:
         """Take note that a cooldown is going to begin here because it is stored."""
-        self._ends[name] = End(until, code).joined(self._ends.get(name))
+        self._ends[name] = end.joined(self._ends.get(name))
+
+    def follow_end(self, name: str) -> None:
+        """Take note that one is going to end here because it is stored no more."""
+        self._ends.pop(name, None)
+        self._begun_here.discard(name)
+        self.debts.pop(name, None)
 
     def enter(self, note: Note, stored: datetime | None) -> bool:
         """Enter a note; ``stored`` is the end of the cooldown in the table, as far as is known.
@@ -76,7 +93,7 @@ class Ledger:
         event, at = note.event, datetime.fromtimestamp(note.at, UTC)
         if not isinstance(event, CooldownBegan):
             return self._end(event.endpoint, at, stored, is_told=event.is_told)
-        name, found = event.endpoint, End(at + timedelta(seconds=event.seconds), event.code)
+        name, found = event.endpoint, End(at + timedelta(seconds=event.seconds), event.code, at)
         known = self._ends.get(name)
         self._ends[name] = found.joined(known)
         # What other processes have told of, or the table, is stored already.
@@ -95,7 +112,7 @@ class Ledger:
         self._begun_here.discard(name)
         if not is_ours or not (ends or name in self.debts):
             return False
-        self.debts[name] = Debt(over=max(at, *ends))
+        self.debts[name] = Debt(over=Over(max(at, *ends), at + NOISE))
         return True
 
 

@@ -40,7 +40,7 @@ class Notes:
         if isinstance(event, CallAnswered):
             if (tally := self._tallies.get(event.endpoint)) is not None:
                 tally.add()
-        elif isinstance(event, CooldownEnded) or (
+        elif (isinstance(event, CooldownEnded) and not event.is_stored) or (
             isinstance(event, CooldownBegan) and (event.is_told or event.seconds >= WORTH)
         ):
             self._taken.put(Note(event, time.time()))

@@ -24,6 +24,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name="endpointstate",
+            name="cooldown_since",
+            field=models.DateTimeField(editable=False, null=True),
+        ),
+        migrations.AddField(
+            model_name="endpointstate",
             name="used",
             field=models.PositiveBigIntegerField(db_default=0, default=0, editable=False),
         ),

@@ -26,7 +26,8 @@ def document(evidence: Evidence, verdict: Verdict, plan: Plan | None) -> dict[st
         results              of each part: part, state ("passed", "failed", "not run" or
                              "interrupted"), sentences
         plan                 requests, concurrency, duration, min_success, form ("chat", "stream",
-                             "achat" or "astream": the method that asked), chaos, seed
+                             "achat" or "astream": the method that asked), chaos, seed (None
+                             without chaos)
         health               see ``of_health``; endpoints has the same of each endpoint
         sequential,          sent, answered, unfinished, success_rate, latency (average, min, max,
         concurrent           p95), first_token (the same up to the first piece of an answer; None
@@ -44,7 +45,7 @@ def document(evidence: Evidence, verdict: Verdict, plan: Plan | None) -> dict[st
         "exit_code": int(verdict.code),
         "proven": list(verdict.proven),
         "results": [_result(each) for each in verdict.results],
-        "plan": plan and asdict(plan),
+        "plan": plan and _plan(plan),
         "health": None if health is None else _health(health, evidence),
         "sequential": _figures(evidence.calls.get("sequential")),
         "concurrent": _figures(evidence.calls.get("concurrent")),
@@ -58,7 +59,10 @@ def document(evidence: Evidence, verdict: Verdict, plan: Plan | None) -> dict[st
 
 
 def of_health(report: EndpointHealth, mode: str) -> dict[str, Any]:
-    """Return a health report: what was asked, what it said, and the circuit with its mode."""
+    """Return a health report: what was asked, what it said, and the circuit with its mode.
+
+    A model is None where the server did not say which it has.
+    """
     return {
         "status": report.status,
         "endpoint": report.endpoint,
@@ -87,6 +91,10 @@ def _failover(found: Failover, evidence: Evidence) -> dict[str, Any]:
     facts = {each.name: getattr(found, each.name) for each in fields(found)}
     counts = {name: dict(it) for name, it in facts.items() if isinstance(it, Counter)}
     return {**(_figures(evidence.calls.get("failover")) or {}), **facts, **counts}
+
+
+def _plan(plan: Plan) -> dict[str, Any]:
+    return {**asdict(plan), "seed": plan.seed if plan.chaos else None}
 
 
 def _result(result: Result) -> dict[str, Any]:

@@ -14,11 +14,18 @@ from typing import TYPE_CHECKING
 from ..logs import calls, circuits, failovers, quotas
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _unsaid: ContextVar[frozenset[str]] = ContextVar(
     "ollama_bridge.reliability.unsaid", default=frozenset()
 )
+
+
+class _Silence(logging.Filter):
+    """Drops everything."""
+
+    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002  # of any thread
+        return False
 
 
 class _Discretion(logging.Filter):
@@ -31,16 +38,33 @@ class _Discretion(logging.Filter):
 @contextmanager
 def unlogged(*loggers: logging.Logger) -> Iterator[None]:
     """Within the block this thread, and threads with a copy of its context, log nothing there."""
-    discretion = _Discretion()
     token = _unsaid.set(_unsaid.get() | {each.name for each in loggers})
+    try:
+        with _filtered(_Discretion(), loggers):
+            yield
+    finally:
+        _unsaid.reset(token)
+
+
+@contextmanager
+def silent(*loggers: logging.Logger) -> Iterator[None]:
+    """Within the block nobody logs anything there, not even threads that were there before.
+
+    That is for a command that is all its process does.
+    """
+    with _filtered(_Silence(), loggers):
+        yield
+
+
+@contextmanager
+def _filtered(by: logging.Filter, loggers: Iterable[logging.Logger]) -> Iterator[None]:
     for each in loggers:
-        each.addFilter(discretion)
+        each.addFilter(by)
     try:
         yield
     finally:
         for each in loggers:
-            each.removeFilter(discretion)
-        _unsaid.reset(token)
+            each.removeFilter(by)
 
 
 EVERYTHING = (calls, circuits, failovers, quotas)

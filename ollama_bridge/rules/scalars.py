@@ -133,6 +133,18 @@ class Name(Rule[str]):
         return value
 
 
+class CloudName(Name):
+    """The name of a model of the cloud, where the suffix ``-cloud`` or ``:cloud`` is dropped."""
+
+    _SUFFIX = re.compile(r"[-:]cloud", re.IGNORECASE)
+
+    def clean(self, value: object) -> str:
+        name = super().clean(value)
+        if self._SUFFIX.fullmatch(name):
+            raise InvalidError(f"must have a name before the suffix, not {shown(name)}")
+        return name
+
+
 class Handle(Rule[str]):
     """The name of an endpoint or a route."""
 

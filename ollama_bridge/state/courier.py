@@ -48,10 +48,11 @@ class Courier(ABC, Generic[T]):
 
     def leave(self) -> None:
         """End the thread, when it has done what was asked."""
-        thread = self._thread
-        if thread is None:
-            self._deaf_until = math.inf  # it shall not begin any more
-        elif thread.is_alive():
+        with self._lock:
+            thread = self._thread
+            if thread is None:
+                self._deaf_until = math.inf  # it shall not begin any more
+        if thread is not None and thread.is_alive():
             self._asked.put(None)
             if thread is not threading.current_thread():
                 thread.join(_FAREWELL)
@@ -92,7 +93,7 @@ class Courier(ABC, Generic[T]):
         if self._thread is not None:
             return True
         with self._lock:
-            return self._thread is not None or self._start()
+            return self._thread is not None or (self._deaf_until < math.inf and self._start())
 
     def _start(self) -> bool:
         """Start the thread; tell whether that was possible."""

@@ -15,7 +15,7 @@ from ollama_bridge import CircuitOpen, ConnectionFailed, QuotaExhausted, ollama_
 from ollama_bridge.admin import EndpointStateAdmin
 from ollama_bridge.core.health import HealthReport
 from ollama_bridge.models import EndpointState
-from ollama_bridge.testing import FakeOllama, faults
+from ollama_bridge.testing import FakeAccount, FakeOllama, faults
 
 from .panel import PAGE, Visit
 
@@ -231,6 +231,20 @@ def test_one_request_as_one_transaction_changes_the_next_call_too(operator: Visi
         assert ollama_client.chat(QUESTION)
     finally:
         connection.settings_dict["ATOMIC_REQUESTS"] = False
+
+
+def test_a_check_finds_a_key_that_the_cloud_does_not_accept(
+    operator: Visit, settings: Settings, fake_ollama: FakeOllama
+) -> None:
+    account = FakeAccount.credit("another key")
+    with FakeOllama(models=["gpt-oss:120b"], account=account) as cloud:
+        settings.OLLAMA_BRIDGE = {
+            "BASE_URL": fake_ollama.url,
+            "API_KEY": "a key",
+            "CLOUD_MODEL": "gpt-oss:120b-cloud",
+            "CLOUD_ENDPOINT": cloud.url,
+        }
+        assert "does not accept the key" in operator.act("check", "cloud")
 
 
 def test_a_check_holds_no_transaction_open(

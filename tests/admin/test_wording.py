@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ollama_bridge.admin import wording
+from ollama_bridge.core.breaker import State
+from ollama_bridge.core.health import EndpointHealth
 from ollama_bridge.core.quota import Quota
 
 
@@ -50,3 +52,37 @@ def test_a_wait_is_told_as_people_do_and_never_too_short(seconds: float, text: s
 )
 def test_an_allowance_is_told_with_who_says_so(quota: Quota, text: str) -> None:
     assert wording.used(quota) == text
+
+
+@pytest.mark.parametrize(
+    ("is_cloud", "models", "text"),
+    [
+        (False, {"m": True}, ""),
+        (False, {"m": True, "a": None}, ""),
+        (False, {"m": True, "a": False, "b": False}, " Run there: ollama pull a b"),
+        (
+            True,
+            {"m": True, "a": False, "b": False},
+            " Not there: a b. See https://ollama.com/search?c=cloud",
+        ),
+    ],
+)
+def test_a_missing_model_is_pulled_but_for_the_cloud_where_nobody_can(
+    is_cloud: bool, models: dict[str, bool | None], text: str
+) -> None:
+    health = EndpointHealth(
+        status="degraded",
+        endpoint="gpu",
+        url="http://gpu.test:11434",
+        model="m",
+        reachable=True,
+        circuit=State.CLOSED,
+        latency=0.02,
+        version="0.24.0",
+        models=models,
+        is_cloud=is_cloud,
+    )
+    assert wording.found(health) == (
+        f"Endpoint gpu is degraded. The server answered in 20 ms: version 0.24.0, m not loaded yet."
+        f"{text}"
+    )

@@ -145,6 +145,8 @@ class TestHealth:
             fake_ollama.refuse()
             response = _health(anonymous)
             endpoints = _health(staff).json()["endpoints"]
+        models = {name: each["models"] for name, each in endpoints.items()}
+        assert models == {"gpu": {"llama3.2": None}, "cpu": {"llama3.2": True}}, "null is unknown"
         assert response.status_code == 200
         assert response.json() == FIVE | {"status": "degraded"}
         assert {name: each["status"] for name, each in endpoints.items()} == {

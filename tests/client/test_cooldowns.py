@@ -23,7 +23,7 @@ from ollama_bridge.core.events import CallAnswered, CooldownBegan, CooldownEnded
 from ollama_bridge.core.quota import Quota
 from ollama_bridge.core.types import Usage
 from ollama_bridge.keeping import Keeper, keeper
-from ollama_bridge.keeping.ledger import Counts, End, Ledger
+from ollama_bridge.keeping.ledger import NOISE, Counts, End, Ledger, Over
 from ollama_bridge.keeping.notes import Note, Notes, Tally
 from ollama_bridge.models import EndpointState, Mode, Stored
 from ollama_bridge.plans import plan_for
@@ -55,7 +55,8 @@ class TestNotes:
     def test_are_of_cooldowns_that_are_worth_it(self) -> None:
         notes = Notes([])
         of_interest: list[Event] = [began(10), began(1, is_told=True), ended(), ended(is_told=True)]
-        events: list[Event] = [began(9.9), ANSWERED, *of_interest]
+        stored = ended()._replace(is_stored=True)
+        events: list[Event] = [began(9.9), ANSWERED, stored, *of_interest]
         for event in events:
             notes(event)
         assert [note.event for note in notes.wait(0)] == of_interest
@@ -113,28 +114,31 @@ class TestTheLedger:
     def later(self, seconds: float) -> datetime:
         return self.NOW + timedelta(seconds=seconds)
 
+    def over(self, seconds: float) -> Over:
+        return Over(self.later(seconds), self.NOW + NOISE)
+
     def test_owes_what_began_here(self) -> None:
         ledger = Ledger()
         assert self.enter(ledger, began(60, PAUSE))
-        assert ledger.debts["default"].begun == End(self.later(60), PAUSE)
+        assert ledger.debts["default"].begun == End(self.later(60), PAUSE, self.NOW)
 
     def test_owes_the_longest_of_several_and_the_worst_of_their_reasons(self) -> None:
         ledger = Ledger()
         for event in (began(60), began(90, PAUSE), began(30, PAUSE)):
             self.enter(ledger, event)
-        assert ledger.debts["default"].begun == End(self.later(90), USED_UP)
+        assert ledger.debts["default"].begun == End(self.later(90), USED_UP, self.NOW)
 
     def test_owes_the_reason_where_only_that_is_new(self) -> None:
         ledger = Ledger()
         self.enter(ledger, began(60, PAUSE, is_told=True))
         assert self.enter(ledger, began(60, USED_UP))
-        assert ledger.debts["default"].begun == End(self.later(60), USED_UP)
+        assert ledger.debts["default"].begun == End(self.later(60), USED_UP, self.NOW)
 
     @pytest.mark.parametrize("by_table", [False, True])
     def test_owes_nothing_that_is_known_from_elsewhere(self, by_table: bool) -> None:
         ledger = Ledger()
         if by_table:
-            ledger.follow("default", self.later(60), USED_UP)
+            ledger.follow("default", End(self.later(60), USED_UP, self.NOW))
         else:
             assert not self.enter(ledger, began(60, is_told=True))
         assert not self.enter(ledger, began(60.3))
@@ -147,24 +151,27 @@ class TestTheLedger:
         self.enter(ledger, began(60))
         assert self.enter(ledger, ended())
         debt = ledger.debts["default"]
-        assert (debt.over, debt.begun) == (self.later(60), None)
+        assert (debt.over, debt.begun) == (self.over(60), None)
 
-    def test_owes_the_end_of_what_is_stored(self) -> None:
+    @pytest.mark.parametrize("seconds", [3600, -3600])
+    def test_owes_the_end_of_what_is_stored(self, seconds: float) -> None:
         ledger = Ledger()
-        assert self.enter(ledger, ended(), self.later(3600))
-        assert ledger.debts["default"].over == self.later(3600)
+        assert self.enter(ledger, ended(), self.later(seconds))
+        assert ledger.debts["default"].over == self.over(max(0.0, seconds))
 
-    def test_owes_the_end_of_what_should_have_ended_before(self) -> None:
+    def test_owes_nothing_any_more_of_what_is_stored_no_more(self) -> None:
         ledger = Ledger()
-        assert self.enter(ledger, ended(), self.later(-3600))
-        assert ledger.debts["default"].over == self.NOW
+        self.enter(ledger, began(600))
+        ledger.follow_end("default")
+        assert ledger.debts == {}
+        assert not self.enter(ledger, ended(is_told=True))
 
     def test_owes_an_end_and_then_a_beginning(self) -> None:
         ledger = Ledger()
         for event in (began(600), ended(), began(60, PAUSE)):
             self.enter(ledger, event)
         debt = ledger.debts["default"]
-        assert (debt.over, debt.begun) == (self.later(600), End(self.later(60), PAUSE))
+        assert (debt.over, debt.begun) == (self.over(600), End(self.later(60), PAUSE, self.NOW))
 
     def test_owes_no_end_of_what_was_too_short_to_be_stored(self) -> None:
         ledger = Ledger()
@@ -177,7 +184,7 @@ class TestTheLedger:
         assert not self.enter(ledger, ended(is_told=True), self.later(60))
         self.enter(ledger, began(60))
         assert self.enter(ledger, ended(is_told=True))
-        assert ledger.debts["default"].over == self.later(60)
+        assert ledger.debts["default"].over == self.over(60)
 
 
 class TestCounts:
@@ -215,7 +222,7 @@ def row() -> Stored:
 
 
 def clear() -> None:
-    EndpointState.objects.end_cooldown("default", SERVER, after(10**7))
+    EndpointState.objects.end_cooldown("default", SERVER, after(10**7), after(0))
 
 
 @pytest.mark.django_db
@@ -382,6 +389,29 @@ class TestStoring:
         self.tell(found, ended())
         assert row().until is not None
 
+    def test_keeps_what_was_said_after_that_end(self) -> None:
+        store(100)
+        found = keep(FakeGoverned())
+        found._notes(ended())
+        found._hear(0)
+        clear()
+        EndpointState.objects.begin_cooldown("default", SERVER, after(90), USED_UP, after(2))
+        found.look()
+        found._keep()
+        assert row().until is not None
+
+    def test_owes_no_end_for_what_others_have_ended(self) -> None:
+        governed = FakeGoverned()
+        store(100)
+        found = keep(governed)
+        self.tell(found, began(200))
+        clear()
+        found.look()
+        store(100)
+        self.tell(found, ended(is_told=True))
+        assert governed.moves[-2:] == ["ended", f"{USED_UP} for 100 s"]
+        assert row().until is not None
+
     def test_keeps_what_is_another_server_s(self) -> None:
         store(100, server="another")
         found = keep(FakeGoverned())
@@ -446,14 +476,17 @@ def test_moments_are_in_utc_whatever_zone_the_project_has(settings: Settings, us
     settings.USE_TZ = use_tz
     settings.TIME_ZONE = "America/Chicago"
     until = datetime(2026, 1, 31, 12, 30, 15, 123456, tzinfo=UTC)
-    EndpointState.objects.begin_cooldown("default", SERVER, until, USED_UP)
-    assert row().until == until
+    since = until - timedelta(hours=1)
+    EndpointState.objects.begin_cooldown("default", SERVER, until, USED_UP, since)
+    assert (row().until, row().since) == (until, since)
     with connection.cursor() as cursor:
         cursor.execute("SELECT cooldown_until FROM ollama_bridge_endpointstate")
         assert str(cursor.fetchone()[0]).startswith("2026-01-31 12:30:15.123456")
-    EndpointState.objects.end_cooldown("default", SERVER, until - timedelta(seconds=1))
-    assert row().until == until
-    EndpointState.objects.end_cooldown("default", SERVER, until)
+    second = timedelta(seconds=1)
+    for wrong in ((until - second, since), (until, since - second)):
+        EndpointState.objects.end_cooldown("default", SERVER, *wrong)
+        assert row().until == until
+    EndpointState.objects.end_cooldown("default", SERVER, until, since)
     assert row().until is None
 
 

@@ -55,7 +55,7 @@ class TestACooldown:
         found.cool_down("default", 60, USED_UP)
         found.end_cooldown("default")
         assert world.chat()
-        assert world.events.count(CooldownEnded("default")) == 1
+        assert world.events.count(CooldownEnded("default", is_stored=True)) == 1
         assert found.circuits()["default"].mode == "disabled"
 
     def test_that_is_none_cannot_end(self) -> None:

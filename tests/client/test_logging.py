@@ -21,6 +21,19 @@ from ollama_bridge import (
     ollama_client,
 )
 from ollama_bridge.context import request_id
+from ollama_bridge.core.breaker import Mode, State
+from ollama_bridge.core.events import (
+    CircuitClosed,
+    CircuitFollowed,
+    CircuitOpened,
+    CircuitProbing,
+    CooldownBegan,
+    CooldownEnded,
+    CooldownProbed,
+    ModelSkipped,
+    StrategyFailed,
+)
+from ollama_bridge.logs import log as log_event
 from ollama_bridge.testing import FakeOllama, faults, when
 from tests.net.held import Held
 
@@ -29,10 +42,11 @@ if TYPE_CHECKING:
 
     from pytest_django import Settings
 
+    from ollama_bridge.core.events import Event
     from tests.conftest import MakeClient
 
 QUESTION = "What is water? Please tell me all about it."
-CLIENT, CIRCUIT = "ollama_bridge.client", "ollama_bridge.circuit"
+CLIENT, CIRCUIT, FAILOVER = (f"ollama_bridge.{name}" for name in ("client", "circuit", "failover"))
 FIELDS = ("endpoint", "model", "code", "request_id")
 
 Line = tuple[str, str, str]
@@ -192,6 +206,104 @@ def test_a_models_circuit_names_the_model(
     assert [log.facts(number)[:3] for number in opened] == [
         ("default", "llama3.2", "upstream_failed")
     ]
+
+
+GPU = "gpu/llama3.2"
+QUOTA = "quota_exhausted"
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (CircuitOpened("gpu", 5, 5.0, "x"), "Opening circuit after 5 failures (gpu)"),
+        (CircuitOpened(GPU, 5, 5.0, "x"), f"Opening circuit after 5 failures ({GPU})"),
+        (CircuitProbing(GPU), f"Attempting recovery (half-open state) ({GPU})"),
+        (CircuitClosed(GPU), f"recovered to CLOSED state ({GPU})"),
+        (
+            CircuitFollowed(GPU, State.OPEN, Mode.AUTO),
+            f"open, as another process has told ({GPU})",
+        ),
+        (
+            CircuitFollowed("gpu", State.CLOSED, Mode.FORCED_OPEN),
+            "forced_open, as another process has told (gpu)",
+        ),
+        (CircuitOpened("default", 5, 5.0, "x"), "Opening circuit after 5 failures"),
+        (CircuitOpened("default/m", 5, 5.0, "x"), "Opening circuit after 5 failures"),
+        (CircuitProbing("default"), "Attempting recovery (half-open state)"),
+        (CircuitClosed("default"), "recovered to CLOSED state"),
+    ],
+    ids=str,
+)
+def test_a_line_says_which_circuit_but_for_the_one_server(
+    log: Log, event: Event, line: str
+) -> None:
+    log_event(event)
+    assert [each[1:] for each in log.lines] == [(CIRCUIT, f"Circuit breaker: {line}")]
+
+
+def test_a_cooldown_says_which_endpoint_is_left_alone_and_why(log: Log) -> None:
+    log_event(CooldownBegan("eu", QUOTA, 3600.0))
+    log_event(CooldownBegan("eu", "rate_limited", 59.6, is_told=True))
+    log_event(CooldownProbed("eu"))
+    log_event(CooldownEnded("eu"))
+    assert log.lines == [
+        (
+            "WARNING",
+            CIRCUIT,
+            "Cooldown: leaving endpoint eu alone for 3600 s, usage limit reached",
+        ),
+        (
+            "INFO",
+            CIRCUIT,
+            "Cooldown: leaving endpoint eu alone for 60 s, the server asked for it",
+        ),
+        ("INFO", CIRCUIT, "Cooldown: over, trying whether endpoint eu answers again"),
+        ("INFO", CIRCUIT, "Cooldown: ended for endpoint eu"),
+    ]
+    assert [log.facts(number)[:3] for number in range(4)] == [
+        ("eu", "", QUOTA),
+        ("eu", "", "rate_limited"),
+        ("eu", "", ""),
+        ("eu", "", ""),
+    ]
+
+
+def test_a_hop_says_from_where_and_to_where(
+    fake_ollama: FakeOllama, make_client: MakeClient, log: Log
+) -> None:
+    with FakeOllama() as other:
+        fake_ollama.misbehave(faults.unavailable())
+        client = make_client(
+            endpoints={
+                "us": {"BASE_URL": fake_ollama.url},
+                "eu": {"BASE_URL": other.url},
+            },
+            routes={"default": {"TARGETS": ["us", "eu"]}},
+        )
+        assert client.chat(QUESTION).endpoint == "eu"
+    (hop,) = [line for line in log.lines if line[1] == FAILOVER]
+    failed = f"Ollama at {fake_ollama.url} answered with HTTP 503. See the server's log"
+    line = f"llm_failover from us/llama3.2 to eu/llama3.2: {failed}"
+    assert hop == ("WARNING", FAILOVER, line)
+
+
+def test_a_model_that_is_skipped_is_pulled_but_for_the_cloud_where_nobody_can(log: Log) -> None:
+    log_event(ModelSkipped("gpu", "m"))
+    log_event(ModelSkipped("cloud", "m", is_cloud=True))
+    skipped = "Model m is not on endpoint {}, which is skipped. {}"
+    assert [line[2] for line in log.lines] == [
+        skipped.format("gpu", "Run there: ollama pull m"),
+        skipped.format("cloud", "See https://ollama.com/search?c=cloud"),
+    ]
+
+
+def test_a_strategy_that_fails_is_an_error_of_its_route(log: Log) -> None:
+    log_event(StrategyFailed("default", "LookupError in nearest, line 7"))
+    line = (
+        "The strategy of route default failed (LookupError in nearest, line 7). "
+        "Its targets are tried as the settings list them"
+    )
+    assert log.lines == [("ERROR", FAILOVER, line)]
 
 
 def test_refusals_do_not_flood_the_log(

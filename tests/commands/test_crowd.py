@@ -15,7 +15,7 @@ from ollama_bridge.core.types import ChatReply
 from ollama_bridge.logs import calls, circuits
 from ollama_bridge.reliability.askers import Answer
 from ollama_bridge.reliability.crowd import Crowd
-from ollama_bridge.reliability.quiet import EVERYTHING, unlogged
+from ollama_bridge.reliability.quiet import EVERYTHING, silent, unlogged
 from ollama_bridge.reliability.runners import EventLoop, Runner, Threads
 from ollama_bridge.reliability.tally import Tally
 
@@ -251,6 +251,26 @@ def test_what_is_not_to_be_logged_is_not_and_other_threads_go_on(logged: list[st
         other.join()
     circuits.error("afterwards")
     assert logged == ["of another thread", "afterwards"]
+
+
+def test_where_nobody_shall_log_threads_that_were_there_before_do_not_either(
+    logged: list[str],
+) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def warn() -> None:
+        begun.wait(10)
+        calls.error("of another thread")
+        ended.set()
+
+    threading.Thread(target=warn).start()
+    with silent(calls):
+        begun.set()
+        assert ended.wait(10)
+        calls.error("of this thread")
+        circuits.error("of another logger")
+    calls.error("afterwards")
+    assert logged == ["of another logger", "afterwards"]
 
 
 def test_a_crowd_is_as_quiet_as_who_started_it(

@@ -95,7 +95,7 @@ class TestTheArguments:
         found = json.loads(test("--format=json").out)
         assert plans == []
         assert found["failover"] is None
-        assert (found["plan"]["chaos"], found["plan"]["seed"]) == (None, 0)
+        assert (found["plan"]["chaos"], found["plan"]["seed"]) == (None, None)
         assert "failover" not in {each["part"] for each in found["results"]}
 
     def test_leave_the_seed_to_chance_and_the_document_tells_it(
@@ -269,7 +269,7 @@ class TestASiteWithSeveralEndpoints:
         assert "llm_failover" not in caplog.text
         ollama_client.circuit_breakers["gpu"].reset()
         test("--verbosity=2", "--concurrency=2")
-        assert "llm_failover to cpu/llama3.2" in caplog.text
+        assert "llm_failover from gpu/llama3.2 to cpu/llama3.2: " in caplog.text
 
     def test_holds_the_drill_all_the_same(self, test: Callable[..., Ended]) -> None:
         ended = test("--failover", "--chaos=flaky", "--duration=2")

@@ -10,7 +10,7 @@ import pytest
 
 from ollama_bridge import ollama_client
 from ollama_bridge.management.commands import ollama_health
-from ollama_bridge.testing import FakeOllama, faults
+from ollama_bridge.testing import FakeAccount, FakeOllama, faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +58,31 @@ def test_a_missing_model(run: Run, configure: Callable[..., None]) -> None:
     assert "model     qwen3:0.6b, missing" in ended.lines
     assert "loaded    no model yet" in ended.lines
     assert ended.lines[-1] == "error     Model qwen3:0.6b not found. Run: ollama pull qwen3:0.6b"
+
+
+def test_a_model_that_the_cloud_lacks(
+    run: Run, configure: Callable[..., None], fake_ollama: FakeOllama
+) -> None:
+    with FakeOllama(models=["gpt-oss:120b"]) as cloud:
+        configure(API_KEY="key", CLOUD_MODEL="gpt-oss:999b-cloud", CLOUD_ENDPOINT=cloud.url)
+        ended = run(NAME)
+    assert ended.code == 0
+    assert "pull" not in ended.out
+    assert ended.lines[6:11] == [
+        "model     gpt-oss:999b, missing",
+        "loaded    no model yet",
+        "circuit   closed, as far as this process knows",
+        f"error     Model gpt-oss:999b not found at {cloud.url}.",
+        "          See https://ollama.com/search?c=cloud",
+    ]
+    assert f"url       {fake_ollama.url}" in ended.lines
+
+
+def test_a_server_that_does_not_say_which_models_it_has(run: Run, fake_ollama: FakeOllama) -> None:
+    fake_ollama.misbehave(faults.server_error(), path="/api/tags")
+    ended = run(NAME)
+    assert ended.code == 1
+    assert not [line for line in ended.lines if line.startswith(("model", "loaded"))]
 
 
 def test_it_always_asks_anew(run: Run, fake_ollama: FakeOllama) -> None:
@@ -130,6 +155,7 @@ def test_the_document_of_an_unhealthy_server(run: Run, fake_ollama: FakeOllama) 
     ended = run(NAME, "--format=json")
     found = json.loads(ended.out)
     assert (ended.code, found["status"]) == (1, "unhealthy")
+    assert found["endpoints"][0]["models"] == {"llama3.2": None}
     assert found["endpoints"][0]["error"] == {
         "code": "connection_failed",
         "message": f"Cannot connect to Ollama at {fake_ollama.url}. Start it with: ollama serve",
@@ -175,6 +201,28 @@ def test_it_moves_no_circuit_and_logs_nothing(
 def test_colours_are_for_terminals(run: Run) -> None:
     assert "\x1b[32;1mhealthy\x1b[0m" in run(NAME, "--force-color").out
     assert "\x1b" not in run(NAME).out
+
+
+def test_a_cloud_that_does_not_accept_the_key_is_not_healthy_though_it_lists_its_models(
+    run: Run, configure: Callable[..., None], fake_ollama: FakeOllama
+) -> None:
+    account = FakeAccount.credit("another key")
+    with FakeOllama(models=["gpt-oss:120b"], account=account) as cloud:
+        configure(
+            BASE_URL=fake_ollama.url,
+            API_KEY="a key",
+            CLOUD_MODEL="gpt-oss:120b-cloud",
+            CLOUD_ENDPOINT=cloud.url,
+        )
+        ended = run(NAME)
+    assert ended.lines[:5] == [
+        "status  degraded",
+        "",
+        "endpoint  cloud",
+        f"url       {cloud.url}",
+        "status    unhealthy",
+    ]
+    assert "does not accept the key" in ended.out
 
 
 def test_several_endpoints_are_told_one_after_the_other(

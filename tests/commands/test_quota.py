@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 NAME = "ollama_quota"
 KEY = "canary-key-of-the-cloud"
 HELP = [
-    "help      The server does not tell.",
-    "          Set QUOTA_LIMIT to the calls a day that the account allows, and calls",
+    "help      Set QUOTA_LIMIT to the calls a day that the account allows, and they",
     "          are counted",
 ]
 
@@ -71,8 +71,7 @@ def test_an_account_with_enough_left(run: Run, cloud: FakeOllama, fake_ollama: F
         "",
         "endpoint  local",
         f"url       {fake_ollama.url}",
-        "used      unknown",
-        *HELP,
+        "used      unknown, no account is known there",
     ]
     assert max(map(len, lines)) <= 80
 
@@ -140,7 +139,7 @@ def test_a_server_that_does_not_tell(run: Run, cloud: FakeOllama) -> None:
         f"error     {cloud.url} does not tell what is left of the allowance",
         "          (HTTP 404)",
     ]
-    assert ended.lines[5:8] == HELP
+    assert ended.lines[5:7] == HELP
     told = found(run)
     assert (told["state"], told["used"], told["source"]) == ("unknown", None, None)
     assert (told["error"]["code"], told["resets_at"]) == ("invalid_reply", None)
@@ -153,6 +152,38 @@ def test_a_key_that_is_wrong(run: Run, hybrid: Callable[..., None], cloud: FakeO
         "message": f"The server at {cloud.url} does not accept the key. "
         "Set OLLAMA_API_KEY, or API_KEY of cloud",
     }
+    assert run(NAME, "--endpoint=cloud").lines[2:] == [
+        "used      unknown",
+        f"error     The server at {cloud.url} does not accept the key.",
+        "          Set OLLAMA_API_KEY, or API_KEY of cloud",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("own", "lines"),
+    [
+        ({}, ["used      unknown, no account is known there"]),
+        ({"API_KEY": "key"}, ["used      unknown", *HELP]),
+        ({"HEADERS": {"Authorization": "Bearer key"}}, ["used      unknown", *HELP]),
+        ({"HEADERS": {"X-Team": "maths"}}, ["used      unknown, no account is known there"]),
+    ],
+    ids=["none", "key", "header", "another-header"],
+)
+def test_advice_is_for_endpoints_with_an_account(
+    run: Run,
+    configure: Callable[..., None],
+    fake_ollama: FakeOllama,
+    own: dict[str, object],
+    lines: list[str],
+) -> None:
+    configure(ENDPOINTS={"gpu": {"BASE_URL": fake_ollama.url, **own}})
+    ended = run(NAME, "--endpoint=gpu")
+    assert (ended.code, ended.lines[2:]) == (5, lines)
+
+
+def test_an_account_with_a_limit_needs_none(run: Run, hybrid: Callable[..., None]) -> None:
+    hybrid(QUOTA_LIMIT=1000, API_KEY="wrong")
+    assert not [line for line in run(NAME).lines if line.startswith("help")]
 
 
 def test_a_server_that_is_not_there(run: Run, cloud: FakeOllama) -> None:
@@ -259,6 +290,36 @@ def test_it_shows_no_key_and_logs_nothing(
         ended = run(NAME, *words)
         assert KEY not in ended.out + ended.err
     assert caplog.records == []
+
+
+@pytest.fixture
+def warned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a thread learn of a low quota while the command asks, as the one that counts may."""
+
+    def ask(_: str | None) -> dict[str, None]:
+        low = Quota("counted", 1.28, limit=7, unit="requests")
+        learn = ollama_client._router().learn_quota
+        thread = threading.Thread(target=learn, args=("cloud", low))
+        thread.start()
+        thread.join()
+        return {}
+
+    monkeypatch.setattr(ollama_client, "ask_accounts", ask)
+
+
+@pytest.mark.usefixtures("warned")
+def test_what_another_thread_would_warn_of_is_in_the_report_alone(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended = run(NAME, "--endpoint=cloud")
+    assert (ended.code, ended.lines[2]) == (4, "used      128 %")
+    assert caplog.records == []
+
+
+@pytest.mark.usefixtures("warned")
+def test_it_warns_too_with_more_verbosity(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    run(NAME, "--verbosity=2")
+    assert "Quota: endpoint cloud has used 128 % of its allowance" in caplog.text
 
 
 def test_it_logs_with_more_verbosity(

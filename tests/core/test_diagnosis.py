@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ollama_bridge import errors
 from ollama_bridge.core.actions import FaultKind, TransportFault
-from ollama_bridge.core.diagnosis import from_body, from_error, from_fault, from_status
+from ollama_bridge.core.diagnosis import from_body, from_error, from_fault, from_status, missing
 from ollama_bridge.core.types import Head, Target
 
 from .virtual import endpoint, reply
@@ -103,6 +103,53 @@ def test_each_known_reply_has_its_class_and_its_sentence(
     assert (error.status, error.endpoint, error.model) == (status, "default", "tiny")
 
 
+def at(name: str, *, is_cloud: bool = False) -> Target:
+    return Target(endpoint(name, base_url="http://gpu.test:11434", is_cloud=is_cloud), "tiny")
+
+
+@pytest.mark.parametrize(
+    ("target", "setting"),
+    [
+        (at("default"), "BASE_URL"),
+        (at("default", is_cloud=True), "BASE_URL"),
+        (at("local"), "BASE_URL"),
+        (at("cloud", is_cloud=True), "CLOUD_ENDPOINT or BASE_URL of cloud"),
+        (at("cloud"), "BASE_URL of cloud"),
+        (at("gpu"), "BASE_URL of gpu"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_the_setting_that_has_the_address_is_named(target: Target, setting: str) -> None:
+    def said(kind: FaultKind) -> str:
+        return str(from_fault(TransportFault(kind, "no route"), target, phase="total"))
+
+    page = reply(b"404 page not found", status=404)
+    moved = reply(b"", status=302)
+    assert said(FaultKind.UNRESOLVED).endswith(f" no address for gpu.test. Check {setting}")
+    assert said(FaultKind.UNREACHABLE).endswith(f": no route. Check {setting} and the network")
+    assert f" Check {setting}, the network and the firewall" in said(FaultKind.CONNECT_TIMEOUT)
+    assert said(FaultKind.GARBLED).endswith(f" Check {setting}")
+    assert str(from_body(Head(200, {}), target)).endswith(f" Check {setting}")
+    assert str(from_status(moved, b"", target, wall=0.0)).endswith(f" Check {setting}")
+    assert f" Check {setting}, and the server" in str(
+        from_status(page, page.body, target, wall=0.0)
+    )
+
+
+def test_a_missing_model_is_pulled_but_for_the_cloud_where_nobody_can() -> None:
+    for target, sentence in (
+        (at("gpu"), "Model tiny not found. Run: ollama pull tiny"),
+        (
+            at("cloud", is_cloud=True),
+            "Model tiny not found at http://gpu.test:11434. See https://ollama.com/search?c=cloud",
+        ),
+    ):
+        response = reply({"error": "model 'tiny' not found"}, status=404)
+        for error in (missing(target), from_status(response, response.body, target, wall=0.0)):
+            assert type(error) is errors.ModelNotFound
+            assert (str(error), error.endpoint) == (sentence, target.endpoint.name)
+
+
 def test_a_pause_that_the_server_asks_for_is_kept() -> None:
     assert diagnose({"error": "x"}, 503, **{"Retry-After": "7"}).retry_after == 7
 
@@ -160,6 +207,16 @@ def test_each_fault_has_its_class_and_its_sentence(
     assert type(error) is cls
     assert sentence in str(error)
     assert error.retryable is (cls.retryable and kind is not FaultKind.TLS)
+
+
+def test_nobody_is_told_to_start_the_cloud() -> None:
+    fault = TransportFault(FaultKind.REFUSED, "Connection refused")
+    assert "Start it with: ollama serve" in str(from_fault(fault, at("gpu"), phase="total"))
+    error = from_fault(fault, at("cloud", is_cloud=True), phase="total")
+    assert str(error) == (
+        "Cannot connect to Ollama at http://gpu.test:11434: Connection refused. "
+        "Check CLOUD_ENDPOINT or BASE_URL of cloud and the network"
+    )
 
 
 def test_every_fault_is_in_the_table() -> None:

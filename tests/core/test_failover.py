@@ -22,6 +22,7 @@ from ollama_bridge.core.events import (
     CallFailedOver,
     CallRefused,
     ModelSkipped,
+    StrategyFailed,
 )
 from ollama_bridge.core.limiter import Limiter
 from ollama_bridge.core.retry import RetryPolicy
@@ -198,6 +199,59 @@ class TestACallThatFailsEverywhere:
         assert world.chat().endpoint == "a"
         assert world.slept[0] == 1.0
         assert sum(world.slept) == pytest.approx(3.0, abs=0.3)
+
+    def test_keeps_a_pause_that_only_one_has_asked_for(self) -> None:
+        world = world_of(retry=SLOWLY)
+        later = reply({"error": "boom"}, status=500, headers={"Retry-After": "6"})
+        world.script = [later, *[GATEWAY] * 3, reply()]
+        assert world.chat().endpoint == "a"
+        assert world.slept == pytest.approx([1.0, 2.0, 2.7])
+        assert world.asked == ["a/m", "b/m", "b/m", "b/m", "a/m"]
+
+    @pytest.mark.parametrize(("seconds", "slept"), [(3.0, [1.9, 3.0]), (300.0, [1.9])])
+    def test_waits_on_where_others_are_told_of_a_longer_pause_that_fits(
+        self, seconds: float, slept: list[float]
+    ) -> None:
+        world = world_of()
+        pause = reply({"error": "busy"}, status=429, headers={"Retry-After": "2"})
+        world.script = [pause, pause, reply()]
+
+        def others() -> None:
+            world.on_sleep = lambda: None
+            for name in "ab":
+                world.router.cool_down(name, seconds, "rate_limited")
+
+        world.on_sleep = others
+        if len(slept) > 1:
+            assert world.chat().endpoint == "a"
+        else:
+            with pytest.raises(errors.RateLimited) as caught:
+                world.chat()
+            assert caught.value.retry_after == pytest.approx(seconds)
+        assert world.slept == pytest.approx(slept)
+
+    def test_tells_what_failed_where_another_visit_is_refused_and_nothing_sent(self) -> None:
+        world = world_of(retry=SLOWLY)
+        world.default = GATEWAY
+
+        def operator() -> None:
+            for name in "ab":
+                world.router.set_mode(name, Mode.FORCED_OPEN)
+
+        world.on_sleep = operator
+        with pytest.raises(errors.ServerFailed) as caught:
+            world.chat()
+        assert codes(caught.value.attempts)[2:] == ["a:circuit_open", "b:circuit_open"]
+        assert world.asked == ["a/m", "b/m"]
+        places = [world.router.place(found) for found in world.endpoints]
+        assert [place.budget.tokens for place in places] == [100.0, 100.0]
+
+    def test_goes_on_where_one_of_them_refuses_another_visit(self) -> None:
+        world = world_of(retry=SLOWLY)
+        world.script = [GATEWAY, GATEWAY, GATEWAY, reply()]
+        world.on_sleep = lambda: world.router.set_mode("a", Mode.FORCED_OPEN)
+        assert world.chat().endpoint == "b"
+        assert world.asked == ["a/m", "b/m", "b/m", "b/m"]
 
     def test_is_not_hammered_where_it_says_at_once_each_time(self) -> None:
         world = World([endpoint(retry=SLOWLY)])
@@ -463,11 +517,35 @@ class TestARoute:
         assert codes(world.chat().attempts) == ["b:rate_limited", "a:"]
         assert seen == [(["a/m", "b/m"], 0, "k")]
 
-    @pytest.mark.parametrize("wrong", [[], ["a"]])
-    def test_whose_strategy_returns_nonsense_says_so(self, wrong: Any) -> None:
+    @pytest.mark.parametrize(
+        ("wrong", "kind"), [([], "TypeError"), (None, "TypeError"), (["a"], "AttributeError")]
+    )
+    def test_whose_strategy_returns_nonsense_goes_as_the_settings_list_them(
+        self, wrong: Any, kind: str
+    ) -> None:
         world = World(plan=self.plan(strategy=lambda *_: wrong))
-        with pytest.raises(TypeError, match="route 'two' must return its candidates"):
-            world.chat()
+        world.router.cool_down("b", 60, "rate_limited")
+        assert world.chat().endpoint == "a", "one is no choice"
+        world.router.end_cooldown("b")
+        assert world.chat().endpoint == "a"
+        (event,) = told(world, StrategyFailed)
+        assert event.route == "two"
+        assert event.error.startswith(f"{kind} in ")
+
+    def test_whose_strategy_fails_says_so_once_a_minute_and_not_for_whom(self) -> None:
+        def nearest(_: Any, draw: Any) -> Any:
+            raise LookupError(draw.key)
+
+        world = World(plan=self.plan(strategy=nearest))
+        for _ in range(3):
+            assert world.chat(sticky_key="ada").endpoint == "a"
+        assert [event.error[:25] for event in told(world, StrategyFailed)] == [
+            "LookupError in nearest, l"
+        ]
+        assert "ada" not in told(world, StrategyFailed)[0].error
+        world.time.now += 60
+        world.chat()
+        assert len(told(world, StrategyFailed)) == 2
 
     def test_knows_what_its_strategy_is_to_weigh(self) -> None:
         found: list[Any] = []
@@ -638,6 +716,23 @@ class TestSeveralEndpointsAreNeverWorseThanOne:
         world.script = [FaultKind.SILENT, stream(delta("Water"), last())]
         _, found = world.stream()
         assert codes(found.attempts) == ["a:timeout", "b:"]
+
+    @pytest.mark.parametrize("timeout", [50.0, 61.0])
+    def test_a_stream_that_is_granted_a_whole_has_time_to_begin_at_each(
+        self, timeout: float
+    ) -> None:
+        world = World([endpoint(name, first_token_timeout=5.0) for name in "ab"])
+        world.script = [FaultKind.SILENT, stream(delta("Water"), last())]
+        _, found = world.stream(timeout=timeout)
+        assert codes(found.attempts) == ["a:timeout", "b:"]
+        assert found.latency == pytest.approx(5.1)
+
+    def test_a_stream_has_the_time_to_begin_that_its_caller_grants_whatever_is_usual(self) -> None:
+        world = World([endpoint(name, first_token_timeout=5.0) for name in "ab"])
+        world.default = FaultKind.SILENT
+        with pytest.raises(errors.Timeout):
+            world.stream(first_token_timeout=30.0)
+        assert world.time.now == pytest.approx(1030.0)
 
     def test_a_stream_has_no_more_than_its_caller_grants(self) -> None:
         world = World([endpoint(name, first_token_timeout=5.0) for name in "ab"])

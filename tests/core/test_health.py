@@ -36,6 +36,12 @@ def test_a_server_that_has_the_model_is_healthy() -> None:
     assert found.circuit is State.CLOSED
 
 
+def test_a_connection_that_was_dropped_while_idle_is_replaced() -> None:
+    world = World()
+    world.script = [FaultKind.DROPPED, TAGS, VERSION, PS]
+    assert report(world).status == "healthy"
+
+
 def test_old_servers_and_the_cloud_may_lack_version_and_running_models() -> None:
     world = World()
     missing = reply(b"404 page not found", status=404)
@@ -53,6 +59,17 @@ def test_a_missing_model_is_unhealthy_though_the_server_answers() -> None:
     assert found.reachable
     assert isinstance(found.error, errors.ModelNotFound)
     assert str(found.error) == "Model m not found. Run: ollama pull m"
+
+
+def test_a_model_that_the_cloud_lacks_is_not_to_be_pulled() -> None:
+    world = World([endpoint("cloud", is_cloud=True, base_url="https://ollama.com")])
+    world.script = [reply({"models": []}), VERSION, PS]
+    found = report(world)
+    assert (found.models, found.is_cloud) == ({"m": False}, True)
+    assert isinstance(found.error, errors.ModelNotFound)
+    assert str(found.error) == (
+        "Model m not found at https://ollama.com. See https://ollama.com/search?c=cloud"
+    )
 
 
 def test_a_cloud_model_needs_no_pull() -> None:
@@ -76,6 +93,7 @@ def test_what_stands_in_the_way_is_told(step: Any, reachable: bool, cls: type) -
     world.script = [step]
     found = report(world)
     assert (found.status, found.reachable, type(found.error)) == ("unhealthy", reachable, cls)
+    assert found.models == {"m": None}, "unknown is not missing"
 
 
 def test_a_probe_takes_five_seconds_at_most_and_moves_no_circuit() -> None:

@@ -15,6 +15,7 @@ from ollama_bridge import errors
 from ollama_bridge.core import exchanges
 from ollama_bridge.core.actions import FaultKind, Send
 from ollama_bridge.core.events import CooldownBegan, ModelSkipped
+from ollama_bridge.core.knowledge import REFUSED
 from ollama_bridge.core.quota import Quota
 from ollama_bridge.core.routing import Plan, plan_of
 from ollama_bridge.core.scouting import LARGEST, LONGEST, Intervals, Scouting, loaded_at
@@ -30,7 +31,8 @@ LATE = (
     "http://cloud.test:11434 did not tell within 2 s what is left of the allowance. Try again later"
 )
 NO_ADDRESS = (
-    "Cannot connect to Ollama at http://cloud.test:11434: no address for cloud.test. Check BASE_URL"
+    "Cannot connect to Ollama at http://cloud.test:11434: no address for cloud.test. "
+    "Check CLOUD_ENDPOINT or BASE_URL of cloud"
 )
 Step = Response | FaultKind | Callable[[], Response]
 
@@ -390,6 +392,16 @@ class TestAnAccount:
         found.said["cloud", BALANCE] = step
         found.pass_time("cloud", 2 * 3600 - 1, every=10)
         assert found.times("cloud", BALANCE) == [0, 3600]
+
+    def test_that_does_not_accept_the_key_says_so_of_its_endpoint(self) -> None:
+        found = cloud()
+        place = found.world.router.place(found.world.router.default.endpoint)
+        found.go("cloud")
+        assert not place.refused_until
+        found.said["cloud", BALANCE] = reply(b"unauthorized\n", status=401)
+        found.tell_accounts()
+        assert place.refused_until == found.world.time.now + REFUSED
+        assert not found.world.events
 
     @pytest.mark.parametrize("step", [FaultKind.REFUSED, FaultKind.SILENT, reply(b"", status=502)])
     def test_that_cannot_tell_just_now_is_asked_as_usual(self, step: Step) -> None:

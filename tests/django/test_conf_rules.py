@@ -1,5 +1,6 @@
 """What each setting may hold, written in Python and in the environment."""
 
+import ast
 import math
 import os
 from dataclasses import fields
@@ -273,6 +274,47 @@ class TestTexts:
     @pytest.mark.parametrize("rate", ["60", "60/month", "0/min", "min", "-1/min", "1.5/min", "1/"])
     def test_other_rates_are_refused(self, rate: str) -> None:
         refused("THROTTLE_RATE", rate)
+
+    @pytest.mark.parametrize("name", ["-cloud", ":cloud", ":CLOUD"])
+    def test_a_model_of_the_cloud_is_more_than_its_suffix(
+        self, environment: Environment, name: str
+    ) -> None:
+        problem = refused("CLOUD_MODEL", name)
+
+        assert problem.message == (f"CLOUD_MODEL must have a name before the suffix, not {name!r}.")
+        assert problem.hint == 'Type for example "CLOUD_MODEL": "gpt-oss:120b".'
+        assert environment.refused("CLOUD_MODEL", name).hint == (
+            "Type for example OLLAMA_CLOUD_MODEL=gpt-oss:120b."
+        )
+
+
+class TestExamples:
+    @pytest.mark.parametrize("name", [each.name for each in fields(Settings)])
+    def test_nobody_who_typed_a_wrong_value_is_told_to_type_none(
+        self, environment: Environment, name: str
+    ) -> None:
+        typed = refused(name, object()).hint
+
+        assert ": None" not in typed
+        if conf.VARIABLES[name] and name not in {"MODEL", "SYSTEM_PROMPT"}:
+            assert "=None" not in environment.refused(name, "two words").hint
+
+    @pytest.mark.parametrize(
+        ("name", "example"),
+        [
+            ("FIRST_TOKEN_TIMEOUT", "20.0"),
+            ("MAX_CHUNKS", "2000"),
+            ("MAX_CONCURRENCY", "4"),
+            ("MAX_WAITING", "20"),
+            ("QUOTA_LIMIT", "1000"),
+            ("CLOUD_MODEL", '"gpt-oss:120b"'),
+        ],
+    )
+    def test_an_example_of_what_is_none_by_default_can_be_copied(
+        self, name: str, example: str
+    ) -> None:
+        assert refused(name, object()).hint == f'Type for example "{name}": {example}.'
+        assert conf.problems({name: ast.literal_eval(example), "API_KEY": "key"}) == []
 
 
 class TestKeepAlive:

@@ -4,6 +4,7 @@ import pytest
 
 from ollama_bridge import conf
 from ollama_bridge.conf import Settings
+from ollama_bridge.hosts import server_of
 
 
 @pytest.fixture(autouse=True)
@@ -118,8 +119,23 @@ def test_a_base_url_that_could_not_work_is_refused(written: str, message: str) -
 def test_credentials_in_a_base_url_belong_into_a_key_or_header() -> None:
     (problem,) = conf.problems({"BASE_URL": "http://user:pw@gpu"})
 
-    assert "API_KEY" in problem.hint
-    assert "HEADERS" in problem.hint
+    assert problem.hint == (
+        'Remove them, and with an https:// address type "HEADERS": {"Authorization": "…"}, '
+        'or "API_KEY": "…" for a key.'
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("http://gpu", ("gpu", 80)),
+        ("https://GPU/path", ("gpu", 443)),
+        ("https://gpu:443", ("gpu", 443)),
+        ("http://[::1]:11434", ("::1", 11434)),
+    ],
+)
+def test_a_server_is_a_host_and_a_port(url: str, server: tuple[str, int]) -> None:
+    assert server_of(url) == server
 
 
 def test_a_proxy_may_have_credentials_in_its_url() -> None:

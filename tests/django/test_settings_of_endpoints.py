@@ -12,6 +12,7 @@ from ollama_bridge.conf import EndpointSettings, Settings
 
 CANARY = "canary-5f3a"
 URL = "http://10.0.0.5:11434"
+TWO = {"ROUTES": {"default": {"TARGETS": ["gpu", "gpu/qwen3"]}}}
 OF_THE_TOP_LEVEL_ALONE = sorted(
     {each.name for each in fields(Settings)} - {each.name for each in fields(EndpointSettings)}
 )
@@ -241,7 +242,23 @@ class TestNames:
 
     @pytest.mark.parametrize("name", ["WEIGHT", "MODELS", "PRICES"])
     def test_what_endpoints_alone_have_is_unknown_at_the_top(self, name: str) -> None:
-        assert [each.kind for each in conf.problems({name: {}})] == ["unknown"]
+        (problem,) = conf.problems({name: {}})
+
+        assert problem.message == f"{name} is a setting of an endpoint."
+        assert problem.hint.startswith('Type it in ENDPOINTS["gpu"]')
+        assert problem.kind == "unknown"
+
+    def test_models_are_perhaps_the_model(self) -> None:
+        (problem,) = conf.problems({"MODELS": {}})
+
+        assert problem.hint == 'Type it in ENDPOINTS["gpu"], or "MODEL", if you mean that.'
+
+    @pytest.mark.parametrize("name", ["STRATEGY", "TARGETS", "AFFINITY"])
+    def test_what_routes_alone_have_is_typed_there(self, name: str) -> None:
+        problem = refused(**{name: None})
+
+        assert problem.message == f'ENDPOINTS["gpu"]["{name}"] is a setting of a route.'
+        assert problem.hint == 'Type it in ROUTES["default"].'
 
 
 class TestValuesThatContradictEachOther:
@@ -264,6 +281,36 @@ class TestValuesThatContradictEachOther:
     def test_a_limit_of_the_top_level_lowers_no_default_of_an_endpoint_with_more_time(self) -> None:
         assert gpu({"TIMEOUT": 3}).CONNECT_TIMEOUT == 3.0
         assert gpu({"TIMEOUT": 3}, TIMEOUT=90).CONNECT_TIMEOUT == 5.0
+
+    @pytest.mark.parametrize(
+        ("top", "own"),
+        [
+            ({"RETRIES_BEFORE_FAILOVER": 5}, {}),
+            ({}, {"RETRIES_BEFORE_FAILOVER": 5}),
+            ({"MAX_RETRIES": 2}, {"RETRIES_BEFORE_FAILOVER": 3}),
+        ],
+    )
+    def test_no_more_repeats_come_before_another_target_than_there_are(
+        self, top: dict[str, object], own: dict[str, object]
+    ) -> None:
+        problem = refused({**top, **TWO}, **own)
+
+        assert "RETRIES_BEFORE_FAILOVER" in problem.name
+        assert "must not exceed MAX_RETRIES: " in problem.message
+        assert problem.hint.endswith("for RETRIES_BEFORE_FAILOVER, or more for MAX_RETRIES.")
+
+    def test_those_of_the_top_level_follow_an_endpoint_with_fewer_repeats(self) -> None:
+        found = gpu({"RETRIES_BEFORE_FAILOVER": 2, **TWO}, MAX_RETRIES=0)
+
+        assert (found.RETRIES_BEFORE_FAILOVER, found.MAX_RETRIES) == (0, 0)
+
+    @pytest.mark.parametrize("routes", [{}, {"ROUTES": {"default": {"TARGETS": ["gpu"]}}}])
+    def test_where_no_call_goes_elsewhere_they_are_not_compared(
+        self, routes: dict[str, object]
+    ) -> None:
+        found = gpu({"RETRIES_BEFORE_FAILOVER": 5, **routes})
+
+        assert (found.RETRIES_BEFORE_FAILOVER, found.MAX_RETRIES) == (5, 3)
 
     def test_a_contradiction_of_the_top_level_is_told_once(self) -> None:
         (problem,) = conf.problems(
@@ -301,6 +348,55 @@ class TestKeys:
         assert conf.problems({**top, "ENDPOINTS": {"default": {"BASE_URL": URL}}}) == []
         assert [each.name for each in conf.problems(top)] == ["API_KEY"]
 
+    @pytest.mark.parametrize(
+        "header", ["Authorization", "authorization", "Proxy-Authorization", "X-API-Key", "COOKIE"]
+    )
+    @pytest.mark.parametrize(
+        "written",
+        [{"BASE_URL": "http://gpu"}, {"BASE_URL": "http://127.0.0.1", "PROXY": "http://proxy"}],
+    )
+    def test_nor_does_a_header_with_credentials(
+        self, header: str, written: dict[str, object]
+    ) -> None:
+        problem = refused(HEADERS={"X-Tenant": "school", header: CANARY}, **written)
+
+        assert (problem.name, problem.kind) == ('ENDPOINTS["gpu"]["HEADERS"]', "exposed")
+        assert problem.message == (
+            f'ENDPOINTS["gpu"]["HEADERS"]["{header}"] would travel over plain http to another '
+            "machine."
+        )
+        assert problem.hint == (
+            "Type an https:// address for BASE_URL, or use a tunnel on 127.0.0.1, or no "
+            f'HEADERS["{header}"].'
+        )
+
+    def test_each_of_them_is_told(self) -> None:
+        headers = {"Cookie": CANARY, "X-API-Key": CANARY}
+        found = conf.problems({"BASE_URL": URL, "API_KEY": CANARY, "HEADERS": headers})
+
+        assert [each.message.partition(" ")[0] for each in found] == [
+            "API_KEY",
+            'HEADERS["Cookie"]',
+            'HEADERS["X-API-Key"]',
+        ]
+
+    @pytest.mark.parametrize(
+        "written",
+        [
+            {"BASE_URL": "http://127.0.0.1:11434"},
+            {"BASE_URL": "http://localhost", "PROXY": "http://[::1]:3128"},
+            {"BASE_URL": "https://gpu"},
+            {"BASE_URL": "https://gpu", "PROXY": "http://proxy"},
+        ],
+    )
+    def test_it_may_travel_encrypted_or_stay_here(self, written: dict[str, object]) -> None:
+        headers = {"Authorization": f"Basic {CANARY}"}
+
+        assert headers == gpu(HEADERS=headers, **written).HEADERS
+
+    def test_other_headers_may_go_anywhere(self) -> None:
+        assert gpu(HEADERS={"X-Tenant": "school"}).HEADERS == {"X-Tenant": "school"}
+
     def test_no_secret_is_in_a_repr(self) -> None:
         secrets = {
             "API_KEY": CANARY,
@@ -323,6 +419,7 @@ class TestKeys:
             {"API_KEY": CANARY, "BASE_URL": "http://gpu:11434"},
             {"BASE_URL": f"http://me:{CANARY}@gpu"},
             {"HEADERS": {"X-Key": f"{CANARY}\r\n"}},
+            {"HEADERS": {"Authorization": f"Bearer {CANARY}"}},
             {"PROXY": f"socks5://me:{CANARY}@proxy"},
         ],
     )

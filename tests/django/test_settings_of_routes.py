@@ -1,6 +1,8 @@
 """What ROUTES may hold, what is refused, and what serves by default."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,12 @@ from django.core.exceptions import ImproperlyConfigured
 from ollama_bridge import conf
 from ollama_bridge.conf import EndpointSettings, RouteSettings, Settings, strategy_at
 from ollama_bridge.core.strategies import STRATEGIES, Candidate, Draw
+from ollama_bridge.core.types import Target
+from ollama_bridge.endpoints import endpoint_of
 from ollama_bridge.rules import InvalidError
+from ollama_bridge.tables import HEEDLESS
 
+EXAMPLE = "Type for example: def nearest(candidates, draw): return candidates"
 ENDPOINTS: dict[str, dict[str, object]] = {
     "cloud": {"BASE_URL": "https://ollama.com", "MODEL": "gpt-oss:120b", "WEIGHT": 3},
     "gpu": {"BASE_URL": "http://10.0.0.5:11434"},
@@ -20,6 +26,51 @@ ENDPOINTS: dict[str, dict[str, object]] = {
 def in_turn(candidates: Sequence[Candidate], draw: Draw) -> Sequence[Candidate]:
     """A strategy of a site's own."""
     return candidates[draw.turn :]
+
+
+class ByAnObject:
+    def __call__(self, candidates: Sequence[Candidate], draw: Draw) -> Sequence[Candidate]:
+        return in_turn(candidates, draw)
+
+
+class LaterByAnObject:
+    async def __call__(self, candidates: Sequence[Candidate], draw: Draw) -> Sequence[Candidate]:
+        return in_turn(candidates, draw)
+
+
+in_turn_by_an_object = ByAnObject()
+later_by_an_object = LaterByAnObject()
+
+
+async def later(candidates: Sequence[Candidate], draw: Draw) -> Sequence[Candidate]:
+    return in_turn(candidates, draw)
+
+
+async def one_after_another(candidates: Sequence[Candidate], draw: Draw) -> AsyncIterator[object]:
+    for found in in_turn(candidates, draw):
+        yield found
+
+
+def alone(candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+    return candidates
+
+
+def with_a_third(candidates: Sequence[Candidate], draw: Draw, _third: int) -> Sequence[Candidate]:
+    return in_turn(candidates, draw)
+
+
+def by_keyword(candidates: Sequence[Candidate], *, draw: Draw) -> Sequence[Candidate]:
+    return in_turn(candidates, draw)
+
+
+class WithoutArguments:
+    pass
+
+
+def candidate(index: int, weight: float) -> Candidate:
+    """Return one like all others but for its weight; its model is its number."""
+    target = Target(endpoint_of("gpu", EndpointSettings(), ""), str(index))
+    return Candidate(target, weight, 1.0, load=0, is_warm=True, price=0.0)
 
 
 def with_route(**written: object) -> dict[str, object]:
@@ -59,7 +110,11 @@ class TestARoute:
         assert len(fast(TARGETS=["gpu", "gpu/qwen3", "cloud/llama3.2"]).TARGETS) == 3
 
     def test_weighs_its_targets_as_it_wants(self) -> None:
-        found = fast(TARGETS=["cloud", "gpu/qwen3", "gpu"], WEIGHTS={"gpu/qwen3": 9, "gpu": 0.5})
+        found = fast(
+            TARGETS=["cloud", "gpu/qwen3", "gpu"],
+            WEIGHTS={"gpu/qwen3": 9, "gpu": 0.5},
+            STRATEGY="weighted",
+        )
 
         assert found.WEIGHTS == {"cloud": 3.0, "gpu/qwen3": 9.0, "gpu": 0.5}
 
@@ -132,7 +187,7 @@ class TestARoute:
         assert problem.hint == f'Remove "{twin}".'
 
     def test_only_targets_have_weights(self) -> None:
-        problem = refused(WEIGHTS={"gpus": 2})
+        problem = refused(WEIGHTS={"gpus": 2}, STRATEGY="weighted")
 
         assert (
             problem.message == 'ROUTES["fast"]["WEIGHTS"] has "gpus", which is none of the TARGETS.'
@@ -140,10 +195,67 @@ class TestARoute:
         assert problem.hint == 'Type "gpu", if you mean that.'
 
     def test_weights_of_wrong_targets_are_not_told_too(self) -> None:
-        assert refused(TARGETS=5, WEIGHTS={"gpu": 2}).name == 'ROUTES["fast"]["TARGETS"]'
+        problem = refused(TARGETS=5, WEIGHTS={"gpu": 2}, STRATEGY="weighted")
+
+        assert problem.name == 'ROUTES["fast"]["TARGETS"]'
+
+    @pytest.mark.parametrize("written", [{}, {"STRATEGY": "round_robin"}, {"STRATEGY": "random"}])
+    def test_weights_that_the_strategy_does_not_heed_are_refused(
+        self, written: dict[str, object]
+    ) -> None:
+        problem = refused(WEIGHTS={"gpu": 2}, **written)
+
+        assert problem.message == (
+            'ROUTES["fast"]["WEIGHTS"] has no effect: the strategy '
+            f'"{written.get("STRATEGY", "failover")}" does not look at weights.'
+        )
+        assert problem.hint == (
+            'Type one of "weighted", "least_busy", "lowest_cost" as "STRATEGY", or no WEIGHTS.'
+        )
+
+    @pytest.mark.parametrize(
+        "strategy", ["weighted", "least_busy", "lowest_cost", "shop.strategies.pick"]
+    )
+    def test_other_strategies_may_heed_them(self, strategy: str) -> None:
+        assert fast(WEIGHTS={"gpu": 2}, STRATEGY=strategy).WEIGHTS == {"gpu": 2.0}
+
+    @pytest.mark.parametrize("strategy", STRATEGIES)
+    def test_those_that_heed_them_are_those_whose_order_they_change(self, strategy: str) -> None:
+        def first_of(*weights: float) -> int:
+            candidates = [candidate(index, weight) for index, weight in enumerate(weights)]
+            draw = Draw(lambda: 0.5, 0, "")
+            return int(STRATEGIES[strategy](candidates, draw)[0].target.model)
+
+        assert (first_of(1, 9) != first_of(9, 1)) is (strategy not in HEEDLESS)
 
     def test_a_misspelt_name_is_answered_with_the_nearest(self) -> None:
         assert refused(TARGET=["gpu"]).hint == 'Type "TARGETS", if you mean that.'
+
+    @pytest.mark.parametrize(
+        ("name", "hint"),
+        [
+            ("WEIGHT", 'Type it in ENDPOINTS["gpu"], or "WEIGHTS", if you mean that.'),
+            ("MODELS", 'Type it in ENDPOINTS["gpu"].'),
+            ("PRICES", 'Type it in ENDPOINTS["gpu"].'),
+        ],
+    )
+    def test_what_endpoints_alone_have_is_typed_there(self, name: str, hint: str) -> None:
+        problem = refused(**{name: {}})
+
+        assert problem.message == f'ROUTES["fast"]["{name}"] is a setting of an endpoint.'
+        assert (problem.hint, problem.kind) == (hint, "unknown")
+
+    @pytest.mark.parametrize("name", [each.name for each in fields(RouteSettings)])
+    def test_what_routes_alone_have_is_no_setting_of_the_top_level(self, name: str) -> None:
+        (problem,) = conf.problems({name: {}})
+
+        assert problem.message == f"{name} is a setting of a route."
+        assert (problem.hint, problem.kind) == ('Type it in ROUTES["default"].', "unknown")
+
+    def test_the_example_of_affinity_is_one(self) -> None:
+        assert refused(AFFINITY="yes").hint == 'Type for example "AFFINITY": True.'
+
+    def test_a_setting_of_all_servers_is_one_of_the_top_level(self) -> None:
         assert "setting of the top level" in refused(TIMEOUT=5).message
 
     @pytest.mark.parametrize("value", [None, ["gpu"], "gpu"])
@@ -232,7 +344,34 @@ class TestStrategiesOfASite:
         for i, path in enumerate(paths):
             assert f'ROUTES["r{i}"]["STRATEGY"] names "{path}", which' in text
         assert "which cannot be imported: No module named 'no_such_module'. Type" in text
-        assert 'ENDPOINTS", which is no function. Type "failover", or the dotted path of a' in text
+        assert f'ENDPOINTS", which is no function. {EXAMPLE}' in text
+
+    @pytest.mark.parametrize("name", ["in_turn", "in_turn_by_an_object"])
+    def test_whatever_takes_two_arguments_may_be_one(self, name: str) -> None:
+        assert callable(strategy_at(f"{__name__}.{name}"))
+
+    def test_what_does_not_tell_its_arguments_is_tried(self) -> None:
+        with pytest.raises(ValueError, match="no signature found"):
+            inspect.signature(max)
+        assert strategy_at("builtins.max").__name__ == "max"
+
+    @pytest.mark.parametrize("name", ["later", "one_after_another", "later_by_an_object"])
+    def test_an_async_function_is_none(self, name: str) -> None:
+        with pytest.raises(InvalidError) as caught:
+            strategy_at(f"{__name__}.{name}")
+
+        assert caught.value.message.endswith(
+            f'{name}", which is async, but nobody awaits a strategy'
+        )
+        assert caught.value.hint == EXAMPLE
+
+    @pytest.mark.parametrize("name", ["alone", "with_a_third", "by_keyword", "WithoutArguments"])
+    def test_nor_is_what_cannot_be_called_with_candidates_and_draw(self, name: str) -> None:
+        with pytest.raises(InvalidError) as caught:
+            strategy_at(f"{__name__}.{name}")
+
+        assert "cannot be called with two arguments, the candidates and the" in str(caught.value)
+        assert caught.value.hint == EXAMPLE
 
 
 def with_path(path: str) -> dict[str, object]:

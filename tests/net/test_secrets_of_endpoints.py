@@ -211,3 +211,13 @@ class TestAClientMadeByHand:
             with OllamaClient(**{other: own}) as client, suppress(ImproperlyConfigured):
                 client.chat("Hi", using="x" if other == "endpoints" else None)
             assert all(self.KEY not in repr(each.headers) for each in theirs.requests)
+
+    def test_takes_none_to_another_cloud_with_endpoints_of_its_own_either(
+        self, settings: Any, fake_ollama: FakeOllama
+    ) -> None:
+        settings.OLLAMA_BRIDGE = {"BASE_URL": fake_ollama.url, "API_KEY": self.KEY}
+        with FakeOllama(models=["big"]) as theirs:
+            own: Any = {"endpoints": {}, "cloud_model": "big", "cloud_endpoint": theirs.url}
+            with OllamaClient(**own) as client, suppress(ImproperlyConfigured, OllamaBridgeError):
+                client.chat("Hi")
+            assert all(self.KEY not in repr(each.headers) for each in theirs.requests)

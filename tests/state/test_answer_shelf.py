@@ -305,6 +305,20 @@ class TestTheThread:
             each.join(BOUND)
         assert len(threads(THREAD)) == 1
 
+    def test_does_not_begin_where_the_client_is_closed_in_that_moment(
+        self, shelf: Shelf, store: AnswerStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        begin = shelf._is_running
+
+        def meanwhile() -> bool:
+            shelf.leave()
+            return begin()
+
+        monkeypatch.setattr(shelf, "_is_running", meanwhile)
+        assert shelf.find() == "deaf"
+        assert threads(THREAD) == []
+        assert store.count == 0
+
     def test_that_cannot_start_leaves_calls_alone(
         self, shelf: Shelf, store: AnswerStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:

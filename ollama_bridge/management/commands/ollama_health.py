@@ -44,13 +44,15 @@ exit codes:
   141  nobody reads the report (a pipe was closed)
 
 json: {"status", "endpoints": [{"status", "endpoint", "url", "reachable",
-  "version", "model", "models", "loaded", "circuit": {"state", "mode"},
-  "latency" (seconds), "retry_after", "error": {"code", "message"}}], "error"}
+  "version", "model", "models" (by name true or false, null where the server
+  did not say), "loaded", "circuit": {"state", "mode"}, "latency" (seconds),
+  "retry_after", "error": {"code", "message"}}], "error"}
 """
     nothing: ClassVar = {"status": None, "endpoints": []}
 
     def report(self, options: Mapping[str, Any]) -> int:
         with nullcontext() if options["verbosity"] > 1 else unlogged(*CALLS):
+            ollama_client.ask_accounts()  # a cloud lists its models to anybody, whatever the key
             health = ollama_client.health_check(force=True)
         breakers = ollama_client.circuit_breakers
         found = [(each, breakers[name].mode) for name, each in health.endpoints.items()]
@@ -86,9 +88,10 @@ def _facts(health: EndpointHealth, mode: str) -> Iterator[Fact]:
         yield "server", f"{_version(health)}, answered in {seconds(health.latency)} s", None
     else:
         yield "server", "not reachable", "bad"
-    for model, present in health.models.items() if health.reachable else ():
+    known = {model: found for model, found in health.models.items() if found is not None}
+    for model, present in known.items():
         yield "model", f"{model}, {'present' if present else 'missing'}", None
-    if health.reachable:
+    if known:
         yield "loaded", ", ".join(sorted(health.loaded)) or "no model yet", None
     yield "circuit", _MODES[mode].format(state=health.circuit), None
     yield from _obstacle(health)

@@ -13,9 +13,9 @@ from django.core.management.base import CommandError, CommandParser
 
 from ... import conf, ollama_client
 from ...core.quota import Quota
-from ...errors import QuotaExhausted
+from ...errors import InvalidReply, QuotaExhausted
 from ...logs import calls, quotas
-from ...reliability.quiet import unlogged
+from ...reliability.quiet import silent
 from ...reliability.wording import facts, share
 from ..output import ReportCommand
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ...core.quota import Source
     from ...errors import OllamaBridgeError
     from ...reliability.wording import Fact, Tone
+    from ...tables import EndpointSettings
 
 
 class Code(IntEnum):
@@ -56,10 +57,7 @@ _SOURCES: Final[Mapping[Source, str]] = {
     "counted": "our own count of answered calls",
 }
 _WORST: Final = (Code.UNKNOWN, Code.FINE, Code.LOW, Code.USED_UP)
-_HELP: Final = (
-    "The server does not tell. Set QUOTA_LIMIT to the calls a day that the account allows, and "
-    "calls are counted"
-)
+_HELP: Final = "Set QUOTA_LIMIT to the calls a day that the account allows, and they are counted"
 _NOTHING: Final = Quota("counted", 0.0)
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 
@@ -69,6 +67,7 @@ class Account:
     """An endpoint, what is known of its allowance, and why no more is known."""
 
     facts: EndpointFacts
+    has_key: bool
     limit: int | None
     threshold: float
     error: OllamaBridgeError | None
@@ -84,6 +83,18 @@ class Account:
         if self.quota is None:
             return Code.UNKNOWN
         return Code.LOW if self.quota.used >= self.threshold else Code.FINE
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything lets us think that there is an account at all."""
+        return self.facts.is_cloud or self.has_key or self.limit is not None
+
+    @property
+    def lacks_limit(self) -> bool:
+        """Whether a limit to count against is what is missing: the server itself does not tell."""
+        may_tell = self.error is not None and not isinstance(self.error, InvalidReply)
+        is_wanted = self.code is Code.UNKNOWN and self.is_known and self.limit is None
+        return is_wanted and not may_tell
 
 
 class Command(ReportCommand):
@@ -102,7 +113,7 @@ exit codes, the worst of all endpoints that are shown:
   2    wrong arguments
   3    wrong settings: stderr says which
   4    an allowance is used up, or a server asked to be left alone
-  5    nothing is known of any allowance: the report says what to type
+  5    nothing is known of any allowance: the report says why
   130  interrupted (Ctrl-C)
   141  nobody reads the report (a pipe was closed)
 
@@ -125,23 +136,19 @@ json: {"endpoints": [{"endpoint", "url", "state": "fine", "low", "used_up" or
             names = ", ".join(settings.ENDPOINTS)
             sentence = f"There is no endpoint {only!r}. Type one of: {names}"
             raise CommandError(sentence, returncode=Code.WRONG_ARGUMENTS)
-        with nullcontext() if options["verbosity"] > 1 else unlogged(calls, quotas):
+        # Of all threads: the one that counts calls warns too, of what the report says anyhow.
+        with nullcontext() if options["verbosity"] > 1 else silent(calls, quotas):
             errors = ollama_client.ask_accounts(only)
-        accounts = [
-            Account(
-                facts=found,
-                limit=settings.ENDPOINTS[name].QUOTA_LIMIT,
-                threshold=settings.ENDPOINTS[name].QUOTA_WARNING_THRESHOLD,
-                error=errors.get(name),
-            )
-            for name, found in ollama_client.endpoints.items()
-            if only in {None, name}
-        ]
-        if options["format"] == "json":
-            endpoints = [_document(account) for account in accounts]
-            self.print_document({"endpoints": endpoints, "error": None})
-        else:
-            self.print_lines(self._lines(accounts))
+            accounts = [
+                _account(settings.ENDPOINTS[name], found, errors.get(name))
+                for name, found in ollama_client.endpoints.items()
+                if only in {None, name}
+            ]
+            if options["format"] == "json":
+                endpoints = [_document(account) for account in accounts]
+                self.print_document({"endpoints": endpoints, "error": None})
+            else:
+                self.print_lines(self._lines(accounts))
         return max((account.code for account in accounts), key=_WORST.index)
 
     def _lines(self, accounts: Sequence[Account]) -> Iterator[str]:
@@ -151,11 +158,24 @@ json: {"endpoints": [{"endpoint", "url", "state": "fine", "low", "used_up" or
             yield from facts(list(_facts(account)), self.paint)
 
 
+def _account(
+    settings: EndpointSettings, facts: EndpointFacts, error: OllamaBridgeError | None
+) -> Account:
+    names = {name.lower() for name in settings.HEADERS}
+    return Account(
+        facts=facts,
+        has_key=settings.API_KEY is not None or "authorization" in names,
+        limit=settings.QUOTA_LIMIT,
+        threshold=settings.QUOTA_WARNING_THRESHOLD,
+        error=error,
+    )
+
+
 def _facts(account: Account) -> Iterator[Fact]:
     found, quota = account.facts, account.quota
     yield "endpoint", found.name, None
     yield "url", found.url, None
-    yield "used", _used(quota), _TONES[account.code]
+    yield "used", _used(account), _TONES[account.code]
     if quota is not None:
         yield "back at", _back(quota.resets_at), None
         yield "says who", _SOURCES[quota.source], None
@@ -166,13 +186,14 @@ def _facts(account: Account) -> Iterator[Fact]:
         yield "left alone", f"{_duration(found.cooldown)} more, {why}", "bad"
     if account.error is not None:
         yield "error", str(account.error), "bad"
-    if account.code is Code.UNKNOWN:
+    if account.lacks_limit:
         yield "help", _HELP, None
 
 
-def _used(quota: Quota | None) -> str:
+def _used(account: Account) -> str:
+    quota = account.quota
     if quota is None:
-        return "unknown"
+        return "unknown" if account.is_known else "unknown, no account is known there"
     return ", ".join(filter(None, (share(quota.used * 100 + 1e-9), quota.window)))
 
 

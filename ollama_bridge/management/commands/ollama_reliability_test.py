@@ -76,6 +76,8 @@ json: one document, times in seconds, null for what did not run: "passed",
   "exit_code", "proven", "results", "plan", "health", "sequential",
   "concurrent", "pooling", "retries", "recovery", "cuts" (with --stream),
   "failover" (with --failover), "error"
+  "plan": "requests", "concurrency", "duration", "min_success", "form", "chaos"
+  and "seed" (null without --failover)
   "sequential", "concurrent" and "failover": "sent", "answered", "unfinished",
   "success_rate" (percent), "latency" and, with --stream, "first_token" (each
   "average", "min", "max", "p95"), "total", "requests_per_second", "retries",
