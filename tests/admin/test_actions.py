@@ -240,7 +240,7 @@ def test_a_check_finds_a_key_that_the_cloud_does_not_accept(
     with FakeOllama(models=["gpt-oss:120b"], account=account) as cloud:
         settings.OLLAMA_BRIDGE = {
             "BASE_URL": fake_ollama.url,
-            "API_KEY": "a key",
+            "API_KEY": "a-key",
             "CLOUD_MODEL": "gpt-oss:120b-cloud",
             "CLOUD_ENDPOINT": cloud.url,
         }

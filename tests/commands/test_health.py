@@ -210,7 +210,7 @@ def test_a_cloud_that_does_not_accept_the_key_is_not_healthy_though_it_lists_its
     with FakeOllama(models=["gpt-oss:120b"], account=account) as cloud:
         configure(
             BASE_URL=fake_ollama.url,
-            API_KEY="a key",
+            API_KEY="a-key",
             CLOUD_MODEL="gpt-oss:120b-cloud",
             CLOUD_ENDPOINT=cloud.url,
         )
