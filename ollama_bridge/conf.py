@@ -23,7 +23,6 @@ from django.dispatch import receiver
 from django.utils.module_loading import import_string
 
 from .core.strategies import STRATEGIES, Strategy
-from .destinations import settle
 from .hosts import Url
 from .resolution import (
     NOTHING,
@@ -52,6 +51,7 @@ from .rules import (
     Text,
     Whole,
 )
+from .settling import settle
 from .tables import HOMES, OLLAMA_COM, EndpointSettings, RouteSettings, ServerSettings
 
 __all__ = [

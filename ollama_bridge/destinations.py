@@ -5,18 +5,13 @@ endpoints ``cloud`` and ``local`` and the route ``default``. What the settings n
 never replaced, and what it leaves out is found where it would be found without it.
 """
 
-import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-from .core.strategies import STRATEGIES
-from .hosts import is_loopback, server_of
-from .resolution import CODE, DEFAULT, INHERITED, NOTHING, Findings, Problem, names_of, resolve
+from .hosts import server_of
+from .resolution import INHERITED, NOTHING, Findings, Problem, names_of, resolve
 from .tables import (
-    HEEDLESS,
     HOMES,
-    NOT_ABOVE,
-    NOT_ABOVE_IN_ROUTES,
     OLLAMA_COM,
     EndpointSettings,
     RouteSettings,
@@ -34,40 +29,22 @@ _SHARED: Final = frozenset(names_of(ServerSettings))
 _NEVER_SHARED: Final = frozenset({"BASE_URL", "API_KEY", "HEADERS"})
 # Names that mean the server of the top level, unless they say another one.
 _AT_THE_TOP: Final = frozenset({MAIN, LOCAL})
-# Headers that let whoever reads them pose as this site.
-_CREDENTIALS: Final = frozenset({"authorization", "proxy-authorization", "x-api-key", "cookie"})
 
 
-def settle(top: Findings) -> None:
-    """Replace ENDPOINTS and ROUTES, as they are written, by the values of each that there is.
-
-    What is wrong with them, or with the top level as a server, is added to its problems; if
-    nothing is, what does nothing is added to its warnings.
-    """
-    endpoints, routes = _destinations(top)
-    top.problems.extend(_problems(top, endpoints, routes))
-    if not top.problems:
-        top.warnings.extend(_warnings(top, endpoints, routes))
-        for found in routes.values():
-            found.values["WEIGHTS"] = _weights(found, endpoints)
-    top.values["ENDPOINTS"] = {name: found.values for name, found in endpoints.items()}
-    top.values["ROUTES"] = {name: found.values for name, found in routes.items()}
-
-
-def _destinations(top: Findings) -> tuple[dict[str, Findings], dict[str, Findings]]:
+def destinations(top: Findings) -> tuple[dict[str, Findings], dict[str, Findings]]:
     """Return the endpoints and the routes: those that are written, and those that are made."""
     written = top.values.get("ENDPOINTS", NOTHING)
     endpoints = {name: _written(name, each, top) for name, each in written.items()}
     # Routes to endpoints of which nothing is known would all be wrong.
     named = top.values.get("ROUTES", NOTHING) if "ENDPOINTS" in top.values else NOTHING
     routes = {name: _route(name, each, top) for name, each in named.items()}
-    if _is_hybrid(top):
+    if is_hybrid(top):
         # The key, and what its account allows, are the cloud's alone; headers are the other's.
         local = _endpoint(top, _SHARED - {"API_KEY", "QUOTA_LIMIT"})
         endpoints = {CLOUD: _cloud(top), LOCAL: local} | endpoints
         if MAIN not in endpoints:
             routes = {MAIN: _route(MAIN, {"TARGETS": [CLOUD, LOCAL]}, top)} | routes
-    if MAIN not in endpoints and (MAIN not in routes or _aims_at(MAIN, routes.values())):
+    if MAIN not in endpoints and (MAIN not in routes or aims_at(MAIN, routes.values())):
         endpoints = {MAIN: _endpoint(top, _SHARED)} | endpoints
     return endpoints, routes
 
@@ -80,9 +57,9 @@ def _endpoint(
 
 def _written(name: str, written: Mapping[str, object], top: Findings) -> Findings:
     place, inherits = f'ENDPOINTS["{name}"]', _SHARED - _NEVER_SHARED
-    if name == CLOUD and _is_hybrid(top):
+    if name == CLOUD and is_hybrid(top):
         return _cloud(top, written, place)
-    if name == LOCAL and _is_hybrid(top):
+    if name == LOCAL and is_hybrid(top):
         inherits -= {"QUOTA_LIMIT"}
     if name in _AT_THE_TOP:
         inherits |= {"BASE_URL"}
@@ -94,7 +71,7 @@ def _route(name: str, written: Mapping[str, object], top: Findings) -> Findings:
     return resolve(RouteSettings, [written], place=place, above=top, homes=HOMES)
 
 
-def _is_hybrid(top: Findings) -> bool:
+def is_hybrid(top: Findings) -> bool:
     return bool(top.values.get("API_KEY") and top.values.get("CLOUD_MODEL"))
 
 
@@ -130,227 +107,9 @@ def _half(top: Findings) -> dict[str, object]:
     return {"TIMEOUT": top.values["TIMEOUT"] / 2} if "TIMEOUT" in top.values else {}
 
 
-def _aims_at(endpoint: str, routes: Iterable[Findings]) -> bool:
+def aims_at(endpoint: str, routes: Iterable[Findings]) -> bool:
     return any(
         pair_of(target)[0] == endpoint
         for route in routes
         for target in route.values.get("TARGETS", ())
     )
-
-
-def _problems(
-    top: Findings, endpoints: Mapping[str, Findings], routes: Mapping[str, Findings]
-) -> Iterator[Problem]:
-    several = any(len(found.values.get("TARGETS", ())) > 1 for found in routes.values())
-    pairs = NOT_ABOVE_IN_ROUTES if several else NOT_ABOVE
-    yield from _limits(top, pairs)
-    yield from _keyless(top)
-    for name, found in endpoints.items():
-        yield from found.problems
-        yield from _limits(found, pairs)
-        yield from _unaddressed(name, found)
-        yield from _exposed(name, found)
-    for name, found in routes.items():
-        yield from found.problems
-        yield from _clash(name, found, endpoints)
-        yield from _targets(found, endpoints)
-        yield from _weighted(found)
-
-
-def _limits(found: Findings, pairs: Iterable[tuple[str, str]]) -> Iterator[Problem]:
-    """Let what nobody set here follow a lower limit, so that ``TIMEOUT=3`` is enough."""
-    values, origins = found.values, found.origins
-    for low, high in pairs:
-        if low not in values or high not in values or values[low] <= values[high]:
-            continue
-        if origins[low] in {DEFAULT, INHERITED}:
-            values[low] = values[high]
-        else:
-            yield Problem(
-                found.path(low),
-                f"{found.label(low)} must not exceed {high}: "
-                f"{values[low]:g} is more than {values[high]:g}.",
-                f"Type at most {values[high]:g} for {low}, or more for {high}.",
-            )
-
-
-def _keyless(top: Findings) -> Iterator[Problem]:
-    if top.values.get("CLOUD_MODEL") and top.values.get("API_KEY", "wrong") is None:
-        yield Problem(
-            "CLOUD_MODEL",
-            f"{top.label('CLOUD_MODEL')} needs an API_KEY.",
-            "Set OLLAMA_API_KEY to a key of the cloud. Or sign in with: ollama signin, and type "
-            '"MODEL": "gpt-oss:120b-cloud" in place of CLOUD_MODEL, so that your own server asks.',
-        )
-
-
-def _unaddressed(name: str, found: Findings) -> Iterator[Problem]:
-    if found.place and found.origins.get("BASE_URL") == DEFAULT:
-        example = OLLAMA_COM if name == CLOUD else "http://10.0.0.5:11434"
-        yield Problem(
-            found.path("BASE_URL"),
-            f"{found.place} has no BASE_URL.",
-            f'Type for example "BASE_URL": "{example}".',
-        )
-
-
-def _exposed(name: str, found: Findings) -> Iterator[Problem]:
-    """Refuse keys that others on the network could read, on their way to the server or proxy."""
-    url, proxy = found.values.get("BASE_URL", ""), found.values.get("PROXY")
-    if not url.startswith("http://") or (is_loopback(url) and is_loopback(proxy or url)):
-        return
-    is_made = found.origins["BASE_URL"] == INHERITED
-    address = "CLOUD_ENDPOINT" if name == CLOUD and is_made else "BASE_URL"
-    for setting, part in _keys_of(found):
-        what = f"{setting}{part}"
-        yield Problem(
-            found.path(setting),
-            f"{found.label(setting)}{part} would travel over plain http to another machine.",
-            f"Type an https:// address for {address}, or use a tunnel on 127.0.0.1, or no {what}.",
-            kind="exposed",
-        )
-
-
-def _keys_of(found: Findings) -> Iterator[tuple[str, str]]:
-    """Give each setting that holds a key, and where in it, such as ``["Cookie"]``."""
-    if found.values.get("API_KEY"):
-        yield "API_KEY", ""
-    for header in found.values.get("HEADERS", NOTHING):
-        if header.lower() in _CREDENTIALS:
-            yield "HEADERS", f'["{header}"]'
-
-
-def _clash(name: str, found: Findings, endpoints: Mapping[str, Findings]) -> Iterator[Problem]:
-    """Refuse two things of one name; only the top level's endpoint stays behind its route."""
-    if name in endpoints and (name != MAIN or endpoints[name].place):
-        yield Problem(
-            found.place,
-            f"{found.place} has the name of an endpoint.",
-            "Type another name for one of the two.",
-        )
-
-
-def _targets(found: Findings, endpoints: Mapping[str, Findings]) -> Iterator[Problem]:
-    if found.origins.get("TARGETS") == DEFAULT:
-        hint = f'Type for example "TARGETS": [{_listed(endpoints)}].'
-        yield Problem(found.path("TARGETS"), f"{found.place} has no TARGETS.", hint)
-    label, earlier = found.path("TARGETS"), dict[tuple[str, str], str]()
-    for target in found.values.get("TARGETS", ()):
-        endpoint, model = pair_of(target)
-        if endpoint not in endpoints:
-            message = f'{label} names "{endpoint}", which is no endpoint.'
-            yield Problem(label, message, _nearest(endpoint, endpoints))
-            continue
-        place = endpoint, model or endpoints[endpoint].values.get("MODEL", "")
-        if place in earlier:
-            message = f'{label} names the same model of the same endpoint twice: "{target}"'
-            yield Problem(label, f'{message} after "{earlier[place]}".', f'Remove "{target}".')
-        earlier[place] = target
-
-
-def _weighted(found: Findings) -> Iterator[Problem]:
-    path, targets = found.path("WEIGHTS"), found.values.get("TARGETS", ())
-    own, strategy = found.values.get("WEIGHTS", NOTHING), found.values.get("STRATEGY")
-    if own and strategy in HEEDLESS:
-        heeding = _listed(each for each in STRATEGIES if each not in HEEDLESS)
-        message = f'{path} has no effect: the strategy "{strategy}" does not look at weights.'
-        yield Problem(path, message, f'Type one of {heeding} as "STRATEGY", or no WEIGHTS.')
-    for target in own:
-        if targets and target not in targets:
-            message = f'{path} has "{target}", which is none of the TARGETS.'
-            yield Problem(path, message, _nearest(target, targets))
-
-
-def _warnings(
-    top: Findings, endpoints: Mapping[str, Findings], routes: Mapping[str, Findings]
-) -> Iterator[Problem]:
-    if _is_hybrid(top) and not _aims_at(CLOUD, routes.values()):
-        yield _cloudless(top)
-    if MAIN not in top.values["ENDPOINTS"] and MAIN not in top.values["ROUTES"]:
-        yield from _bypassed(top, routes)
-    for name in ("BASE_URL", "API_KEY", "HEADERS"):
-        if _is_said(name, top):
-            yield from _unused(name, top, endpoints)
-    if top.origins["CLOUD_ENDPOINT"] != DEFAULT and not top.values["CLOUD_MODEL"]:
-        yield from _nowhere(top, endpoints)
-
-
-def _cloudless(top: Findings) -> Problem:
-    """Tell of a cloud that no route leads to, because the settings name what serves by default."""
-    hint = f'Type "{CLOUD}" in the TARGETS of ROUTES["{MAIN}"], or remove CLOUD_MODEL.'
-    if MAIN in top.values["ENDPOINTS"]:
-        hint = (
-            f'Type another name for ENDPOINTS["{MAIN}"], such as "{LOCAL}", so that calls go to '
-            "the cloud first and then there, or remove CLOUD_MODEL."
-        )
-    message = f"{top.label('CLOUD_MODEL')} is never asked by calls that name no endpoint: no route"
-    return Problem("CLOUD_MODEL", f"{message} leads to the cloud.", hint, kind="bypassed")
-
-
-def _bypassed(top: Findings, routes: Mapping[str, Findings]) -> Iterator[Problem]:
-    """Tell of endpoints that calls pass by, where nothing says what serves by default."""
-    made = [CLOUD, LOCAL] if _is_hybrid(top) else []
-    own = [name for name in top.values["ENDPOINTS"] if name not in made]
-    if made:  # what serves by default was meant to: the others may have routes of their own
-        own = [name for name in own if not _aims_at(name, routes.values())]
-    if own:
-        targets = _listed([*made, *own] if made else own[:1])
-        yield Problem(
-            "ENDPOINTS",
-            f"Calls that name no endpoint go to {' and '.join(made) or 'BASE_URL'}, "
-            f"not to {', '.join(own)}.",
-            f'Type "ROUTES": {{"{MAIN}": {{"TARGETS": [{targets}]}}}}.',
-            kind="bypassed",
-        )
-
-
-def _is_said(name: str, top: Findings) -> bool:
-    """Tell whether the top level has this for the site, and it is not heeded anyhow."""
-    if name == "API_KEY":
-        return bool(top.values[name]) and not _is_hybrid(top)
-    # OLLAMA_HOST may be there for other programs.
-    return bool(top.values[name]) and top.origins[name] == CODE
-
-
-def _unused(name: str, top: Findings, endpoints: Mapping[str, Findings]) -> Iterator[Problem]:
-    """Tell of what no endpoint has from the top level, because each has its own or none."""
-    if all(found.values[name] != top.values[name] for found in endpoints.values()):
-        place = f'ENDPOINTS["{next(iter(top.values["ENDPOINTS"]))}"]'
-        yield Problem(
-            name,
-            f"{top.label(name)} has no effect: no endpoint takes it from the top level.",
-            f'Type "{name}" in the endpoint that it is for, such as {place}, or remove it.',
-            kind="idle",
-        )
-
-
-def _nowhere(top: Findings, endpoints: Mapping[str, Findings]) -> Iterator[Problem]:
-    """Tell of an address of the cloud where nobody goes."""
-    url = top.values["CLOUD_ENDPOINT"]
-    if all(found.values["BASE_URL"] != url for found in endpoints.values()):
-        yield Problem(
-            "CLOUD_ENDPOINT",
-            f"{top.label('CLOUD_ENDPOINT')} has no effect without CLOUD_MODEL.",
-            'Type "CLOUD_MODEL": "gpt-oss:120b", with an API_KEY, or remove it.',
-            kind="idle",
-        )
-
-
-def _nearest(written: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(written.lower(), known, n=1)
-    if near:
-        return f'Type "{near[0]}", if you mean that.'
-    return f"Type one of {_listed(known)}."
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f'"{name}"' for name in names)
-
-
-def _weights(found: Findings, endpoints: Mapping[str, Findings]) -> dict[str, float]:
-    """Return the weight of each target: its own in this route, else that of its endpoint."""
-    own = found.values["WEIGHTS"]
-    return {
-        target: own.get(target, endpoints[pair_of(target)[0]].values["WEIGHT"])
-        for target in found.values["TARGETS"]
-    }
