@@ -55,5 +55,5 @@ def _pytest(session: nox.Session) -> None:
     pytest = ("python", "-m", "pytest", *session.posargs)
     again = ("--last-failed", "--last-failed-no-failures", "none")
     session.run("python", "-c", VERSIONS)
-    session.run(*pytest, "--numprocesses", "3", success_codes=[0, SOME_FAILED])
+    session.run(*pytest, "--numprocesses", "4", success_codes=[0, SOME_FAILED])
     session.run(*pytest, *again, success_codes=[0, NONE_FAILED])

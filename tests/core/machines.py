@@ -4,7 +4,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
-_SOME, _MANY = 100, 1_000
+_SOME, _MANY = 100, 500
 
 lives = pytest.mark.parametrize("lives", [_SOME, pytest.param(_MANY, marks=pytest.mark.soak)])
 
