@@ -108,9 +108,10 @@ def test_a_cancel_at_any_await_leaves_nothing_behind(
     server: FakeOllama, call: Call, way: str, warm: bool, moment: Moment
 ) -> None:
     made = WAYS[way]
+    most = 0
 
     async def go() -> int:
-        most = 0
+        nonlocal most
         for step in range(1, MOST):
             most += 1 + made.failing
             async with client_of(server, max_concurrency=1) as client:
