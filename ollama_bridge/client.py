@@ -83,12 +83,12 @@ def _not_from_settings(given: Mapping[str, object]) -> Mapping[str, object]:
     """Return what a client that is given these does not take from the settings."""
     if "BASE_URL" in given:
         return _OF_OTHER_SERVERS
-    # Routes of the settings lead to their endpoints, and their key is for their cloud.
+    # Routes of the settings lead to their endpoints, and their key may be for their cloud.
     instead: dict[str, object] = {}
     if "ENDPOINTS" in given:
-        instead |= {"ROUTES": {}, "CLOUD_MODEL": None}
+        instead |= {"API_KEY": None, "ROUTES": {}, "CLOUD_MODEL": None}
     if "CLOUD_MODEL" in given or "CLOUD_ENDPOINT" in given:
-        instead["API_KEY"] = None
+        instead |= {"API_KEY": None}
     return instead
 
 
@@ -98,7 +98,8 @@ class OllamaClient:
     Usually you want ``ollama_client``, the one of the process. A client made by hand takes the
     names of the settings in lower case, and the settings for what it is not given; but with a
     ``base_url`` of its own it takes no ``API_KEY``, no ``HEADERS`` and no other servers from them,
-    with ``endpoints`` no routes, and with a ``cloud_endpoint`` or ``cloud_model`` no ``API_KEY``::
+    with ``endpoints`` no ``API_KEY`` and no routes, and with a ``cloud_endpoint`` or
+    ``cloud_model`` no ``API_KEY``::
 
         with OllamaClient(base_url="http://10.0.0.5:11434", max_retries=0) as client:
             client.chat("What is water?")

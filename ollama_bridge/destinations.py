@@ -38,14 +38,15 @@ def destinations(top: Findings) -> tuple[dict[str, Findings], dict[str, Findings
     # Routes to endpoints of which nothing is known would all be wrong.
     named = top.values.get("ROUTES", NOTHING) if "ENDPOINTS" in top.values else NOTHING
     routes = {name: _route(name, each, top) for name, each in named.items()}
+    at_hand = _SHARED
     if is_hybrid(top):
         # The key, and what its account allows, are the cloud's alone; headers are the other's.
-        local = _endpoint(top, _SHARED - {"API_KEY", "QUOTA_LIMIT"})
-        endpoints = {CLOUD: _cloud(top), LOCAL: local} | endpoints
+        at_hand = _SHARED - {"API_KEY", "QUOTA_LIMIT"}
+        endpoints = {CLOUD: _cloud(top), LOCAL: _endpoint(top, at_hand)} | endpoints
         if MAIN not in endpoints:
             routes = {MAIN: _route(MAIN, {"TARGETS": [CLOUD, LOCAL]}, top)} | routes
     if MAIN not in endpoints and (MAIN not in routes or aims_at(MAIN, routes.values())):
-        endpoints = {MAIN: _endpoint(top, _SHARED)} | endpoints
+        endpoints = {MAIN: _endpoint(top, at_hand)} | endpoints
     return endpoints, routes
 
 

@@ -82,7 +82,8 @@ class EndpointStates(models.Manager["EndpointState"]):
         An allowance that is used up stays the reason, whatever comes on top. The cooldown of
         another server gives way.
         """
-        ours = Q(cooldown_server=server)
+        since, ours = since or timezone.now(), Q(cooldown_server=server)
+        newer = When(ours, cooldown_since__gt=_column(since), then="cooldown_since")
         longer = When(ours, cooldown_until__gt=_column(until), then="cooldown_until")
         worse = When(ours, cooldown_code=QuotaExhausted.code, then="cooldown_code")
         self._update(
@@ -90,8 +91,8 @@ class EndpointStates(models.Manager["EndpointState"]):
             # In this order: MariaDB lets each assignment see those before it.
             cooldown_until=Case(longer, default=Value(_column(until))),
             cooldown_code=Case(worse, default=Value(code)),
+            cooldown_since=Case(newer, default=Value(_column(since))),
             cooldown_server=server,
-            cooldown_since=_column(since or timezone.now()),
         )
 
     def end_cooldown(self, name: str, server: str, until: datetime, at: datetime) -> None:

@@ -8,7 +8,7 @@ from .core.strategies import STRATEGIES
 from .destinations import CLOUD, LOCAL, MAIN, aims_at, destinations, is_hybrid
 from .hosts import is_loopback
 from .resolution import CODE, DEFAULT, INHERITED, NOTHING, Findings, Problem
-from .tables import HEEDLESS, NOT_ABOVE, NOT_ABOVE_IN_ROUTES, OLLAMA_COM, pair_of
+from .tables import HEEDLESS, NOT_ABOVE, OLLAMA_COM, pair_of
 
 # Headers that let whoever reads them pose as this site.
 _CREDENTIALS: Final = frozenset({"authorization", "proxy-authorization", "x-api-key", "cookie"})
@@ -33,13 +33,11 @@ def settle(top: Findings) -> None:
 def _problems(
     top: Findings, endpoints: Mapping[str, Findings], routes: Mapping[str, Findings]
 ) -> Iterator[Problem]:
-    several = any(len(found.values.get("TARGETS", ())) > 1 for found in routes.values())
-    pairs = NOT_ABOVE_IN_ROUTES if several else NOT_ABOVE
-    yield from _limits(top, pairs)
+    yield from _limits(top)
     yield from _keyless(top)
     for name, found in endpoints.items():
         yield from found.problems
-        yield from _limits(found, pairs)
+        yield from _limits(found)
         yield from _unaddressed(name, found)
         yield from _exposed(name, found)
     for name, found in routes.items():
@@ -49,10 +47,10 @@ def _problems(
         yield from _weighted(found)
 
 
-def _limits(found: Findings, pairs: Iterable[tuple[str, str]]) -> Iterator[Problem]:
+def _limits(found: Findings) -> Iterator[Problem]:
     """Let what nobody set here follow a lower limit, so that ``TIMEOUT=3`` is enough."""
     values, origins = found.values, found.origins
-    for low, high in pairs:
+    for low, high in NOT_ABOVE:
         if low not in values or high not in values or values[low] <= values[high]:
             continue
         if origins[low] in {DEFAULT, INHERITED}:
@@ -183,7 +181,8 @@ def _bypassed(top: Findings, routes: Mapping[str, Findings]) -> Iterator[Problem
     """Tell of endpoints that calls pass by, where nothing says what serves by default."""
     made = [CLOUD, LOCAL] if is_hybrid(top) else []
     own = [name for name in top.values["ENDPOINTS"] if name not in made]
-    if made:  # what serves by default was meant to: the others may have routes of their own
+    is_meant = made or top.origins["BASE_URL"] != DEFAULT or aims_at(MAIN, routes.values())
+    if is_meant:  # to serve by default: the others may have routes of their own
         own = [name for name in own if not aims_at(name, routes.values())]
     if own:
         targets = _listed([*made, *own] if made else own[:1])

@@ -86,9 +86,6 @@ NOT_ABOVE: Final = (
 )
 """Pairs whose first must not exceed the second; a first that nobody set gives way."""
 
-NOT_ABOVE_IN_ROUTES: Final = (*NOT_ABOVE, ("RETRIES_BEFORE_FAILOVER", "MAX_RETRIES"))
-"""The same where a route has several targets: without one, no call goes elsewhere."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointSettings(ServerSettings):

@@ -258,7 +258,8 @@ _REJECTED = _Meaning(
 _OF_REQUEST = 400, 422
 _KEY = "OLLAMA_API_KEY"
 # The endpoints whose address is that of the top level, and the one that CLOUD_ENDPOINT makes.
-_AT_THE_TOP = {"default", "local"}
+_MAIN = "default"
+_AT_THE_TOP = {_MAIN, "local"}
 _CLOUD = "cloud"
 _FAILED = _Meaning(
     ServerFailed, "Ollama at {url} answered with HTTP {status}. See the server's log"
@@ -376,7 +377,7 @@ def _error(meaning: _Meaning, target: Target, **parts: object) -> OllamaBridgeEr
         address=_address(endpoint),
         model=target.model,
         limit=endpoint.max_response_bytes,
-        key=_KEY if endpoint.name == "default" else f"{_KEY}, or API_KEY of {endpoint.name}",
+        key=_key(endpoint),
         **parts,
     )
     error = meaning.error(sentence, endpoint=endpoint.name, model=target.model)
@@ -389,8 +390,20 @@ def _address(endpoint: Endpoint) -> str:
     if endpoint.name in _AT_THE_TOP:
         return "BASE_URL"
     address = f"BASE_URL of {endpoint.name}"
-    is_made = endpoint.is_cloud and endpoint.name == _CLOUD  # or written in ENDPOINTS, by that name
-    return f"CLOUD_ENDPOINT or {address}" if is_made else address
+    return f"CLOUD_ENDPOINT or {address}" if _may_be_made(endpoint) else address
+
+
+def _key(endpoint: Endpoint) -> str:
+    """Return the name of the setting that has the key of an endpoint."""
+    if endpoint.name == _MAIN:
+        return _KEY
+    key = f"API_KEY of {endpoint.name}"
+    return f"{_KEY}, or {key}" if _may_be_made(endpoint) else key
+
+
+def _may_be_made(endpoint: Endpoint) -> bool:
+    """Tell whether the key and the model of a cloud made it, or somebody typed it by that name."""
+    return endpoint.is_cloud and endpoint.name == _CLOUD
 
 
 def _media_type(head: Head) -> str:

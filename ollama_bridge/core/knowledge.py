@@ -169,6 +169,8 @@ class Knowledge(Hub):
         with self.lock:
             now, wall = self.clock.monotonic(), self.clock.wall()
             place, ends = self._places[name], quota.resets_at
+            if quota.source != "counted":  # who tells of an account has accepted its key
+                place.refused_until = 0.0
             if place.allowance.learn(quota, now, wall):
                 if place.allowance.warns(wall):
                     self.tell(QuotaLow(name, quota.used, quota.source, quota.window, ends))

@@ -249,8 +249,9 @@ class Keeper:
         if debt.over is not None and stored is not None and debt.over.covers(stored):
             EndpointState.objects.end_cooldown(name, server, *debt.over)
             stored = None
-        if debt.begun is not None and (stored is None or debt.begun.is_news_to(stored)):
-            EndpointState.objects.begin_cooldown(name, server, *debt.begun)
+        begun = debt.begun
+        if begun and (stored is None or begun.is_news_to(stored) or begun.since > stored.since):
+            EndpointState.objects.begin_cooldown(name, server, *begun)
 
     def _learn(self, now: datetime) -> None:
         """Say how much of each allowance is used, as far as we have counted."""

@@ -401,6 +401,9 @@ class TestAnAccount:
         found.said["cloud", BALANCE] = reply(b"unauthorized\n", status=401)
         found.tell_accounts()
         assert place.refused_until == found.world.time.now + REFUSED
+        found.said["cloud", BALANCE] = account()
+        found.tell_accounts()
+        assert not place.refused_until
         assert not found.world.events
 
     @pytest.mark.parametrize("step", [FaultKind.REFUSED, FaultKind.SILENT, reply(b"", status=502)])

@@ -72,6 +72,8 @@ def test_what_concerns_single_endpoints_names_them(settings: LazySettings) -> No
         {"ROUTES": {"default": {"TARGETS": ["gpu"]}}},
         {"ENDPOINTS": {"gpu": GPU, "default": GPU}},
         {"ENDPOINTS": {}},
+        {"ROUTES": {"smart": {"TARGETS": ["default", "gpu"]}}},
+        {"ROUTES": {"smart": {"TARGETS": ["gpu"]}}, "BASE_URL": "http://127.0.0.1:11434"},
     ],
 )
 def test_calls_that_name_no_endpoint_have_one(

@@ -282,36 +282,6 @@ class TestValuesThatContradictEachOther:
         assert gpu({"TIMEOUT": 3}).CONNECT_TIMEOUT == 3.0
         assert gpu({"TIMEOUT": 3}, TIMEOUT=90).CONNECT_TIMEOUT == 5.0
 
-    @pytest.mark.parametrize(
-        ("top", "own"),
-        [
-            ({"RETRIES_BEFORE_FAILOVER": 5}, {}),
-            ({}, {"RETRIES_BEFORE_FAILOVER": 5}),
-            ({"MAX_RETRIES": 2}, {"RETRIES_BEFORE_FAILOVER": 3}),
-        ],
-    )
-    def test_no_more_repeats_come_before_another_target_than_there_are(
-        self, top: dict[str, object], own: dict[str, object]
-    ) -> None:
-        problem = refused({**top, **TWO}, **own)
-
-        assert "RETRIES_BEFORE_FAILOVER" in problem.name
-        assert "must not exceed MAX_RETRIES: " in problem.message
-        assert problem.hint.endswith("for RETRIES_BEFORE_FAILOVER, or more for MAX_RETRIES.")
-
-    def test_those_of_the_top_level_follow_an_endpoint_with_fewer_repeats(self) -> None:
-        found = gpu({"RETRIES_BEFORE_FAILOVER": 2, **TWO}, MAX_RETRIES=0)
-
-        assert (found.RETRIES_BEFORE_FAILOVER, found.MAX_RETRIES) == (0, 0)
-
-    @pytest.mark.parametrize("routes", [{}, {"ROUTES": {"default": {"TARGETS": ["gpu"]}}}])
-    def test_where_no_call_goes_elsewhere_they_are_not_compared(
-        self, routes: dict[str, object]
-    ) -> None:
-        found = gpu({"RETRIES_BEFORE_FAILOVER": 5, **routes})
-
-        assert (found.RETRIES_BEFORE_FAILOVER, found.MAX_RETRIES) == (5, 3)
-
     def test_a_contradiction_of_the_top_level_is_told_once(self) -> None:
         (problem,) = conf.problems(
             {"OPEN_SECONDS": 9, "RECOVERY_TIMEOUT": 8, "ENDPOINTS": {"gpu": {"BASE_URL": URL}}}

@@ -212,6 +212,23 @@ class TestAClientMadeByHand:
                 client.chat("Hi", using="x" if other == "endpoints" else None)
             assert all(self.KEY not in repr(each.headers) for each in theirs.requests)
 
+    @pytest.mark.parametrize("of_client", [False, True])
+    def test_takes_that_of_the_cloud_to_no_server_at_hand(
+        self, settings: Any, of_client: bool, fake_ollama: FakeOllama
+    ) -> None:
+        with FakeOllama(models=["big"]) as cloud:
+            settings.OLLAMA_BRIDGE = {
+                "BASE_URL": fake_ollama.url,
+                "API_KEY": self.KEY,
+                "CLOUD_MODEL": "big",
+                "CLOUD_ENDPOINT": cloud.url,
+                "ROUTES": {} if of_client else {"backup": {"TARGETS": ["default"]}},
+            }
+            own: Any = {"endpoints": {"gpu": {"BASE_URL": cloud.url}}} if of_client else {}
+            with OllamaClient(**own) as client:
+                assert client.chat("Hi", using=None if of_client else "backup")
+        assert [each.headers.get("authorization") for each in fake_ollama.chats] == [None]
+
     def test_takes_none_to_another_cloud_with_endpoints_of_its_own_either(
         self, settings: Any, fake_ollama: FakeOllama
     ) -> None:
