@@ -15,6 +15,7 @@ from django.core import checks
 from django.utils.module_loading import import_string
 
 from . import conf, witness
+from .core.names import MAIN
 from .rules import InvalidError
 
 TAG: Final = "ollama_bridge"
@@ -249,7 +250,7 @@ def _of_endpoints(matches: Callable[[Mapping[str, object]], bool]) -> str | None
     names = [name for name, each in endpoints.items() if matches(each)]
     if not names:
         return None
-    if list(endpoints) == ["default"]:
+    if list(endpoints) == [MAIN]:
         return ""
     return f" for the endpoint{'s' if len(names) > 1 else ''} {', '.join(names)}"
 

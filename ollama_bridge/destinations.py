@@ -8,6 +8,7 @@ never replaced, and what it leaves out is found where it would be found without 
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from .core.names import CLOUD, LOCAL, MAIN
 from .hosts import server_of
 from .resolution import INHERITED, NOTHING, Findings, Problem, names_of, resolve
 from .tables import (
@@ -18,12 +19,6 @@ from .tables import (
     ServerSettings,
     pair_of,
 )
-
-MAIN: Final = "default"
-"""The route that serves calls which name none, and the endpoint, if there is no such route."""
-
-CLOUD: Final = "cloud"
-LOCAL: Final = "local"
 
 _SHARED: Final = frozenset(names_of(ServerSettings))
 _NEVER_SHARED: Final = frozenset({"BASE_URL", "API_KEY", "HEADERS"})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from .core.breaker import Mode
 from .core.diagnosis import CLOUD_MODELS
@@ -32,6 +32,7 @@ from .core.events import (
     QuotaLow,
     StrategyFailed,
 )
+from .core.names import MAIN
 from .errors import ModelNotFound, Overloaded, QuotaExhausted
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ calls = logging.getLogger("ollama_bridge.client")
 circuits = logging.getLogger("ollama_bridge.circuit")
 failovers = logging.getLogger("ollama_bridge.failover")
 quotas = logging.getLogger("ollama_bridge.quota")
-
-_ONLY: Final = "default"
 
 
 def _log_start(event: CallStarted) -> None:
@@ -174,7 +173,7 @@ def _log_failover(event: CallFailedOver) -> None:
 
 def _which(circuit: str) -> str:
     """Say which circuit a line is of, but for the one server of the top level: it has no other."""
-    return "" if circuit.partition("/")[0] == _ONLY else f" ({circuit})"
+    return "" if circuit.partition("/")[0] == MAIN else f" ({circuit})"
 
 
 def _facts_of_circuit(name: str, code: str = "") -> dict[str, str]:

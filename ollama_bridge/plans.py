@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .core.names import MAIN
 from .core.routing import Plan, Route, plan_of
 from .core.types import Target
-from .destinations import MAIN
 from .endpoints import endpoints_of
 
 if TYPE_CHECKING:

@@ -4,8 +4,9 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from .core.names import CLOUD, LOCAL, MAIN
 from .core.strategies import STRATEGIES
-from .destinations import CLOUD, LOCAL, MAIN, aims_at, destinations, is_hybrid
+from .destinations import aims_at, destinations, is_hybrid
 from .hosts import is_loopback
 from .resolution import CODE, DEFAULT, INHERITED, NOTHING, Findings, Problem
 from .tables import HEEDLESS, NOT_ABOVE, OLLAMA_COM, pair_of

@@ -28,6 +28,7 @@ from ..errors import (
     Timeout,
 )
 from .actions import FaultKind, TransportFault
+from .names import CLOUD, LOCAL, MAIN
 from .protocol import decode_object, error_of
 from .retry import parse_retry_after
 
@@ -257,10 +258,6 @@ _REJECTED = _Meaning(
 )
 _OF_REQUEST = 400, 422
 _KEY = "OLLAMA_API_KEY"
-# The endpoints whose address is that of the top level, and the one that CLOUD_ENDPOINT makes.
-_MAIN = "default"
-_AT_THE_TOP = {_MAIN, "local"}
-_CLOUD = "cloud"
 _FAILED = _Meaning(
     ServerFailed, "Ollama at {url} answered with HTTP {status}. See the server's log"
 )
@@ -387,7 +384,7 @@ def _error(meaning: _Meaning, target: Target, **parts: object) -> OllamaBridgeEr
 
 def _address(endpoint: Endpoint) -> str:
     """Return the name of the setting that has the address of an endpoint."""
-    if endpoint.name in _AT_THE_TOP:
+    if endpoint.name in {MAIN, LOCAL}:  # that is the top level's
         return "BASE_URL"
     address = f"BASE_URL of {endpoint.name}"
     return f"CLOUD_ENDPOINT or {address}" if _may_be_made(endpoint) else address
@@ -395,7 +392,7 @@ def _address(endpoint: Endpoint) -> str:
 
 def _key(endpoint: Endpoint) -> str:
     """Return the name of the setting that has the key of an endpoint."""
-    if endpoint.name == _MAIN:
+    if endpoint.name == MAIN:
         return _KEY
     key = f"API_KEY of {endpoint.name}"
     return f"{_KEY}, or {key}" if _may_be_made(endpoint) else key
@@ -403,7 +400,7 @@ def _key(endpoint: Endpoint) -> str:
 
 def _may_be_made(endpoint: Endpoint) -> bool:
     """Tell whether the key and the model of a cloud made it, or somebody typed it by that name."""
-    return endpoint.is_cloud and endpoint.name == _CLOUD
+    return endpoint.is_cloud and endpoint.name == CLOUD
 
 
 def _media_type(head: Head) -> str:

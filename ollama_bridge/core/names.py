@@ -1,4 +1,4 @@
-"""Names of models, as Ollama reads them.
+"""Names of models, as Ollama reads them, and of the endpoints that the settings make.
 
 Grammar: types/model/name.go and internal/modelref of ollama/ollama.
 """
@@ -7,6 +7,13 @@ from __future__ import annotations
 
 import re
 from hashlib import blake2b
+from typing import Final
+
+MAIN: Final = "default"
+"""The route that serves calls which name none, and the endpoint, if there is no such route."""
+
+CLOUD, LOCAL = "cloud", "local"
+"""The endpoints that a key and a model of the cloud make."""
 
 _CLOUD = re.compile(r"(?:-|:)cloud$", re.IGNORECASE)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from ..core.quota import Quota
 from ..errors import QuotaExhausted
 from ..models import EndpointState, Mode, Stored
-from .ledger import NOISE, Counts, End, Ledger
+from .ledger import NOISE, Counts, Ledger, end_of
 from .notes import Notes
 from .table import hang_up, is_lasting, read
 from .trouble import NOTHING, Trouble, logger
@@ -202,7 +202,7 @@ class Keeper:
         is_known = facts.code in {row.code, QuotaExhausted.code}
         is_covered = is_known and left <= timedelta(seconds=facts.seconds) + NOISE
         if not is_over and not is_covered:
-            self._ledger.follow(row.name, End(until, row.code, row.since or until))
+            self._ledger.follow(row.name, end_of(row, until))
             self._governed.cool_down(row.name, left.total_seconds(), row.code)
 
     def _end_cooldown(self, name: str, until: datetime) -> None:
@@ -245,7 +245,7 @@ class Keeper:
         """Bring a row to what happened here, unless it knows better."""
         debt, server = self._ledger.debts[name], self._servers[name]
         row = self._stored(name)
-        stored = None if row.until is None else End(row.until, row.code, row.since or row.until)
+        stored = None if row.until is None else end_of(row, row.until)
         if debt.over is not None and stored is not None and debt.over.covers(stored):
             EndpointState.objects.end_cooldown(name, server, *debt.over)
             stored = None

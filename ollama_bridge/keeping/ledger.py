@@ -39,6 +39,11 @@ class End(NamedTuple):
         return is_worse or self.until > other.until + noise
 
 
+def end_of(row: Stored, until: datetime) -> End:
+    """Return what a row says of its cooldown, which ends then."""
+    return End(until, row.code, row.since or until)
+
+
 class Over(NamedTuple):
     """What ends by ``until``, and was said by ``at``, is over."""
 
